@@ -1,0 +1,29 @@
+"""What every test and doctest shares. It stands at the root so that `pytest solvers/core` sees it as `pytest` does."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+# One compilation cache for the run. The first process makes it (readable by its owner alone) and takes it away at the
+# end; the workers of pytest-xdist and the programs that tests start inherit its name. All of this before jax is read.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.mkdtemp(prefix="solvers-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import jax
+from jaxtyping import install_import_hook
+
+# Tolerances are derived for float64; a test of float32 says so in its arrays.
+jax.config.update("jax_enable_x64", True)
+
+# Shapes and types of all annotated arguments are checked in tests only. The hook must stand before the first import.
+install_import_hook("solvers", "beartype.beartype")
+
+# A first example compiles, so no deadline; the same examples in every run.
+hypothesis.settings.register_profile("solvers", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("solvers")
