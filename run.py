@@ -18,10 +18,11 @@ import sys
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 SCRIPTS = os.path.join(VENV, "Scripts" if os.name == "nt" else "bin")
-PYTHON = os.path.join(SCRIPTS, "python.exe" if os.name == "nt" else "python")
+EXE = ".exe" if os.name == "nt" else ""
+PYTHON = os.path.join(SCRIPTS, "python" + EXE)
 STAMP = os.path.join(VENV, "set-up-of-this-project")
 COMMANDS = {
-    "demo": [[os.path.join(SCRIPTS, "solvers"), "demo"]],
+    "demo": [[os.path.join(SCRIPTS, "solvers" + EXE), "demo"]],
     "test": [[PYTHON, "-m", "pytest"]],
     "lint": [
         [PYTHON, "-m", "ruff", "check"],
