@@ -1,0 +1,56 @@
+"""Differentiable solvers for JAX: simulate, differentiate through, and invert.
+
+The door: every public name once. Names are imported when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Grid": "core.grid",
+    "simulate": "core.loop",
+    "Simulation": "core.loop",
+    "StoreAll": "core.adjoint",
+    "Checkpoint": "core.adjoint",
+    "plan": "core.budget",
+    "Plan": "core.budget",
+    "Mean": "core.observe",
+    "Peak": "core.observe",
+    "Fourier": "core.observe",
+    "Status": "core.status",
+    "SolverError": "core.status",
+    "check_gradient": "core.verify",
+    "check_adjoint": "core.verify",
+    "check_order": "core.verify",
+    "Absorbing": "pde.boundary",
+    "Free": "pde.boundary",
+    "Rigid": "pde.boundary",
+    "Periodic": "pde.boundary",
+    "Wave": "pde.wave",
+    "WaveState": "pde.wave",
+    "Receivers": "pde.points",
+    "ricker": "pde.wavelets",
+    "points_per_wavelength": "pde.wavelets",
+    "dispersion": "pde.wavelets",
+    "born": "pde.linearised",
+    "gauss_newton": "pde.linearised",
+}
+
+__all__ = ["__version__", "plot", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name == "plot":
+        value = importlib.import_module(".plot", __name__)
+    else:
+        raise AttributeError(f"module 'solvers' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

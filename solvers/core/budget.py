@@ -1,0 +1,220 @@
+"""Bytes and recomputation of every adjoint strategy before anything runs; picks one for a memory budget."""
+
+import os
+import re
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .adjoint import STRETCH, Checkpoint, StoreAll, segment_sizes
+from .equation import make_stepper
+
+# Copies of the state that any reverse sweep holds beside what it stores: the state itself, its cotangent, the
+# gradient, and what passes between them.
+WORKING_STATES = 6
+MOST_LEVELS = 5
+
+
+class Nest(eqx.Module):
+    """How the scans are nested: segment lengths in observations and in steps, and whether segments are recomputed."""
+
+    ticks: tuple[int, ...] = eqx.field(static=True, default=())
+    steps: tuple[int, ...] = eqx.field(static=True, default=())
+    recompute: bool = eqx.field(static=True, default=False)
+
+
+class Option(eqx.Module):
+    """One strategy with its estimated bytes and its cost in forward runs (gradient included)."""
+
+    adjoint: Any
+    bytes: int
+    runs: float
+
+
+class Plan(eqx.Module):
+    """Strategies for one run, the fastest first, and the one that `adjoint="auto"` takes (None: none fits)."""
+
+    options: tuple[Option, ...]
+    chosen: Any
+    budget: int
+
+    def __str__(self) -> str:
+        rows = [f"memory budget {_size(self.budget)}; cost of value and gradient in forward runs"]
+        for option in self.options:
+            mark = "  <- auto" if option.adjoint == self.chosen else ""
+            rows.append(f"  {option.adjoint!s:<24} {_size(option.bytes):>10}  {option.runs:4.0f}{mark}")
+        return "\n".join(rows)
+
+
+def plan(
+    equation: Any,
+    state: Any,
+    *,
+    steps: int,
+    dt: Any,
+    inputs: Any = None,
+    every: int = 1,
+    memory: str | float | int | None = None,
+) -> Plan:
+    """What each adjoint strategy of `simulate` would need, without running anything.
+
+    Args:
+        equation, state, steps, dt, inputs, every, memory: as for `simulate`.
+
+    Returns:
+        A `Plan`, which prints as a table. The bytes are an estimate from the shapes of what one step keeps; the
+        compiler's own number is `jit(f).lower(...).compile().memory_analysis()`.
+
+    Example:
+        >>> import solvers as sv
+        >>> wave = sv.Wave(sv.Grid((64, 64), 10.0), 1500.0, boundary=sv.Rigid())
+        >>> print(sv.plan(wave, wave.at_rest(), steps=4000, dt=1e-3, memory="50MB"))  # doctest: +ELLIPSIS
+        memory budget 50.0 MB; cost of value and gradient in forward runs
+          StoreAll() ...
+          Checkpoint(levels=2) ... <- auto
+        ...
+    """
+    state = jax.tree.map(jnp.asarray, state)
+    budget = _free_memory() // 2 if memory is None else parse_bytes(memory)
+    state_bytes, step_bytes = _costs(equation, state, dt, inputs)
+    working = WORKING_STATES * (state_bytes + step_bytes)
+    options = [Option(StoreAll(), int(steps * step_bytes + working), 3.0)]
+    for levels in range(2, MOST_LEVELS + 1):
+        nest = nest_of(Checkpoint(levels), steps, every, state_bytes, step_bytes)
+        stored, length, last = 0, steps, min(steps, STRETCH if every > STRETCH else steps)
+        for size in [t * every for t in nest.ticks] + list(nest.steps):
+            stored, length, last = stored + -(-length // size) * state_bytes, size, size
+        options.append(Option(Checkpoint(levels), int(stored + last * step_bytes + working), 3.0 + levels - 1))
+    fitting = [o.adjoint for o in options if o.bytes <= budget]
+    return Plan(tuple(options), fitting[0] if fitting else None, int(budget))
+
+
+def choose(
+    equation: Any, state: Any, *, steps: int, dt: Any, inputs: Any, every: int, adjoint: Any, memory: Any
+) -> Nest:
+    """The nested scans of the strategy that `simulate` was asked for; ValueError where none fits."""
+    if isinstance(adjoint, str) and adjoint == "auto":
+        table = plan(equation, state, steps=steps, dt=dt, inputs=inputs, every=every, memory=memory)
+        if table.chosen is None:
+            raise ValueError(
+                f"No adjoint strategy fits. Raise `memory`, or use fewer steps or a smaller grid:\n{table}"
+            )
+        adjoint = table.chosen
+    if not isinstance(adjoint, (StoreAll, Checkpoint)):
+        raise ValueError(f'`adjoint` must be StoreAll(), Checkpoint(levels) or "auto", got {adjoint!r}.')
+    return nest_of(adjoint, steps, every, *_costs(equation, state, dt, inputs))
+
+
+def nest_of(adjoint: Any, steps: int, every: int, state_bytes: float, step_bytes: float) -> Nest:
+    """Segment lengths of a strategy."""
+    if isinstance(adjoint, StoreAll):
+        return Nest()
+    levels = adjoint.levels or 2
+    sizes = segment_sizes(steps, levels, step_bytes, state_bytes)
+    # Segments longer than an observation interval are whole numbers of intervals; the others lie inside one.
+    ticks = tuple(max(size // every, 1) for size in sizes if size >= every)
+    inner = tuple(size for size in sizes if size < every) if every > STRETCH else ()
+    return Nest(ticks, inner or ((every,) if every > STRETCH else ()), recompute=True)
+
+
+def _costs(equation: Any, state: Any, dt: Any, inputs: Any) -> tuple[float, float]:
+    """Bytes of a checkpoint and bytes that the derivative of one step keeps."""
+    moving, still = eqx.partition((equation, state, dt, inputs), eqx.is_array_like)
+    leaves, tree = jax.tree.flatten(moving)
+    shapes = tuple(_shape(x) for x in leaves)
+    still_leaves, still_tree = jax.tree.flatten(still)
+    try:
+        return _costs_of_shapes(tree, shapes, still_tree, tuple(still_leaves))
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _costs_of_shapes.__wrapped__(tree, shapes, still_tree, tuple(still_leaves))
+
+
+def _shape(x: Any) -> tuple:
+    return (jnp.shape(x), jnp.result_type(x))
+
+
+@lru_cache(maxsize=256)
+def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tuple) -> tuple[float, float]:
+    arrays = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in shapes])
+    still = jax.tree.unflatten(still_tree, still_leaves)
+
+    def residuals(moving: Any) -> tuple:
+        equation, state, dt, inputs = eqx.combine(moving, still)
+        dtype = jnp.finfo(jnp.result_type(*[x for x in jax.tree.leaves(state) if _is_float(x)])).dtype
+        stepper = make_stepper(equation, jnp.asarray(dt, dtype))
+        first = jax.tree.map(lambda x: x[0].astype(dtype) if _is_float(x) else x[0], inputs)
+        state = stepper.enter(state) if hasattr(stepper, "enter") else state
+        packed = stepper.pack(state) if hasattr(stepper, "pack") else state
+        if hasattr(stepper, "taped_step"):
+            kept = stepper.taped_step(state, first)[1]
+            return packed, kept, ()
+        arrays, rest = eqx.partition(stepper, eqx.is_inexact_array)
+        _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), arrays, state)
+        return packed, jax.tree.leaves(pull), jax.tree.leaves((arrays, rest))
+
+    jaxpr, (packed, kept, fixed) = jax.make_jaxpr(residuals, return_shape=True)(arrays)
+    n_packed, n_kept = len(jax.tree.leaves(packed)), len(jax.tree.leaves(kept))
+    out = jaxpr.jaxpr.outvars
+    # What is the same at every step is kept once, not per step.
+    same = {id(v) for v in [*jaxpr.jaxpr.invars, *jaxpr.jaxpr.constvars, *out[n_packed + n_kept :]]}
+    same -= {id(v) for v in out[:n_packed]}
+    per_step = {id(v): v.aval for v in out[n_packed : n_packed + n_kept] if id(v) not in same}
+    step_bytes = sum(_nbytes(a) for a in per_step.values())
+    return sum(_nbytes(a) for a in jax.tree.leaves(packed)), step_bytes
+
+
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _nbytes(x: Any) -> float:
+    return float(np.prod(x.shape)) * jnp.dtype(x.dtype).itemsize
+
+
+def parse_bytes(memory: str | float | int) -> int:
+    """Bytes of a number or of a text such as "2GB", "500 MB", "1.5GiB".
+
+    Example:
+        >>> parse_bytes("2GB"), parse_bytes("1GiB"), parse_bytes(1e6)
+        (2000000000, 1073741824, 1000000)
+    """
+    if isinstance(memory, (int, float)) and not isinstance(memory, bool) and memory > 0:
+        return int(memory)
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", memory) if isinstance(memory, str) else None
+    try:
+        number = float(match[1]) if match else 0.0
+    except ValueError:
+        number = 0.0
+    if not match or number <= 0:
+        raise ValueError(f'`memory` must be a positive number of bytes or a text such as "2GB", got {memory!r}.')
+    return int(number * (1024 if match[3] else 1000) ** " kMGT".index(match[2] or " "))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _free_memory() -> int:
+    """Free bytes of the device that arrays go to, or of the machine."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 4 * 1024**3

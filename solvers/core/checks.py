@@ -1,0 +1,73 @@
+"""Checks of what a user gives, before tracing: every message says what was given, what is allowed, what to do."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def is_known(x: Any) -> bool:
+    """True where the values can be looked at: not under `jit`, `grad` or `vmap`."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Array:
+    """A floating array of the given shape (a number is spread over it), with finite values where they are known.
+
+    Raises:
+        ValueError: for a wrong shape, integers in an array, values that are not finite.
+    """
+    if is_known(value):
+        array = np.asarray(value)
+        if array.dtype.kind not in "fc" and not (array.ndim == 0 and array.dtype.kind in "iu"):
+            raise ValueError(
+                f"`{name}` must hold floating numbers, got dtype {array.dtype}; convert it with .astype(float)."
+            )
+        check_finite(array, name)
+        warn_of_truncation(value, name)
+    elif not jnp.issubdtype(value.dtype, jnp.inexact):
+        raise ValueError(f"`{name}` must hold floating numbers, got dtype {value.dtype}.")
+    given = jnp.shape(value)
+    if shape is not None and given not in ((), shape):
+        raise ValueError(f"`{name}` must be a number or have the shape {shape}, got shape {given}.")
+    array = jnp.asarray(value, dtype)
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        array = array.astype(jnp.result_type(float))
+    return array if shape is None else jnp.broadcast_to(array, shape)
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """ValueError that names the array, how many values are not finite, and the first."""
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"`{name}` has {len(bad)} of {array.size} values that are not finite; the first is {array[where]} at index {where}."
+        )
+
+
+def check_positive(value: Any, name: str) -> None:
+    """ValueError unless all values, where known, are positive."""
+    if is_known(value):
+        array = np.asarray(value)
+        bad = np.argwhere(~(array > 0))
+        if len(bad):
+            where = tuple(int(i) for i in bad[0])
+            raise ValueError(
+                f"`{name}` must be positive everywhere; {len(bad)} of {array.size} values are not, the first is "
+                f"{array[where]} at index {where}."
+            )
+
+
+def warn_of_truncation(value: Any, name: str) -> None:
+    """Say that JAX is about to turn float64 input into float32."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim and not jax.config.jax_enable_x64:
+        warnings.warn(
+            f"`{name}` is float64 and JAX will keep it as float32. Convert it yourself, or switch on double precision "
+            'with jax.config.update("jax_enable_x64", True).',
+            UserWarning,
+            stacklevel=4,
+        )

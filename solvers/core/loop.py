@@ -1,0 +1,418 @@
+"""The loop: apply a step many times on the device, observing on the way. One door, `simulate`."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from .adjoint import STRETCH, differentiable_stretch, nested_scan, remat
+from .budget import Nest, choose
+from .equation import make_stepper
+from .observe import accumulates, is_observer
+from .status import SolverError, Status
+
+
+class Simulation(eqx.Module):
+    """What `simulate` returns.
+
+    Attributes:
+        final: state after the last step.
+        observed: what `observe` saw, stacked along a leading axis (accumulators: their result); None without observer.
+        times: times of the stacked observations, `times[k] = (k + 1) * every * dt`.
+        code: status as an integer array, one per batch entry under `vmap`.
+        failed_step: number of steps after which the state was first found not finite (checked at most 64 steps
+            apart), -1 if it never was.
+    """
+
+    final: Any
+    observed: Any
+    times: Array
+    code: Array
+    failed_step: Array
+
+    @property
+    def status(self) -> Status | Array:
+        """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
+        if isinstance(self.code, jax.core.Tracer) or self.code.ndim:
+            return self.code
+        return Status(int(self.code))
+
+    def check(self) -> "Simulation":
+        """Return the simulation itself, or raise `SolverError` if it failed (any member of a batch).
+
+        Raises:
+            SolverError: with the step at which the state stopped being finite.
+            TypeError: inside `jit`, where no value is known.
+        """
+        if isinstance(self.code, jax.core.Tracer):
+            raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
+        codes, steps = np.atleast_1d(self.code), np.atleast_1d(self.failed_step)
+        bad = np.flatnonzero(codes != Status.OK)
+        if bad.size:
+            which = f" in {bad.size} of {codes.size} batch entries" if codes.size > 1 else ""
+            raise SolverError(
+                f"{Status(int(codes.flat[bad[0]])).name}: the state is not finite any more after step "
+                f"{int(steps.flat[bad[0]])} (to within {STRETCH} steps){which}. Usual causes: a time step above the "
+                "stability limit, or input that is not finite."
+            )
+        return self
+
+
+def simulate(
+    equation: Any,
+    state: Any,
+    *,
+    steps: int,
+    dt: Any,
+    inputs: Any = None,
+    observe: Any = None,
+    every: int = 1,
+    adjoint: Any = "auto",
+    memory: str | float | int | None = None,
+) -> Simulation:
+    """March an equation in time: `steps` times `state = equation.step(state, inputs[n], dt)`.
+
+    Compiled once per equation structure, shapes and number of steps; new values of speeds, sources, `dt` or
+    positions run without a new trace. Works inside `jit`, `vmap`, `grad`, `jvp` and their compositions.
+
+    Gradients with respect to the initial state or to inputs that enter linearly need no memory per step: nothing is
+    stored for them, whatever `adjoint` says. For the others `adjoint` decides between memory and recomputation.
+
+    Args:
+        equation: anything with `step(state, inputs_n, dt) -> state`, such as `Wave`. If it is a pytree its arrays may
+            be differentiated.
+        state: initial state, a pytree of arrays (for `Wave`: `wave.at_rest()` or `wave.state(...)`).
+        steps: number of steps, at least 1.
+        dt: time step, in the unit of time of the equation.
+        inputs: pytree with a leading axis of length `steps`; `inputs[k]` acts at time k dt.
+        observe: function of the state whose values are stacked, or an accumulator (`Mean`, `Peak`, `Fourier`), or a
+            tuple, list or dict of these.
+        every: observe after every `every` steps.
+        adjoint: `StoreAll()`, `Checkpoint(levels)` or "auto", which stores all where that fits into `memory`, and
+            else takes the fewest levels that fit. `plan` shows the choice without running.
+        memory: bytes for the reverse sweep of one run (of one lane under `vmap`), such as "2GB"; default half of the
+            free memory.
+
+    Returns:
+        `Simulation(final, observed, times, status)`. A run that blows up returns with status NONFINITE and the step
+        at which it happened, to within 64 steps; `.check()` raises.
+
+    Raises:
+        ValueError: for what can be seen before running: shapes, a time step above the stability limit, a memory
+            budget that no strategy fits.
+        TypeError: if the step changes the structure, shape or dtype of the state.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> class Decay:
+        ...     def step(self, state, inputs, dt):
+        ...         return state * (1 - dt)
+        >>> run = simulate(Decay(), jnp.array([1.0]), steps=10, dt=0.1, observe=lambda s: s[0], every=5)
+        >>> run.observed.round(4).tolist(), run.times.tolist(), run.status.name
+        ([0.5905, 0.3487], [0.5, 1.0], 'OK')
+    """
+    steps, every = _whole(steps, "steps"), _whole(every, "every")
+    state = jax.tree.map(jnp.asarray, state)
+    dtype = _working_dtype(state)
+    dt = _time_step(dt, dtype)
+    inputs = _check_inputs(inputs, steps, dtype)
+    if hasattr(equation, "check"):
+        equation.check(state, steps=steps, dt=dt, inputs=inputs)
+    if not hasattr(equation, "step") and not hasattr(equation, "stepper"):
+        raise TypeError(f"`equation` needs a method step(state, inputs, dt); {type(equation).__name__} has none.")
+    for entry in jax.tree.leaves(observe, is_leaf=is_observer):
+        if not is_observer(entry):
+            raise TypeError(f"`observe` must be a function of the state or an accumulator, got {entry!r}.")
+    nest = choose(equation, state, steps=steps, dt=dt, inputs=inputs, every=every, adjoint=adjoint, memory=memory)
+    return _simulate(equation, state, inputs, observe, dt, steps, every, nest)
+
+
+@eqx.filter_jit
+def _simulate(
+    equation: Any, state: Any, inputs: Any, observe: Any, dt: Array, steps: int, every: int, nest: Nest
+) -> Simulation:
+    stepper = make_stepper(equation, dt)
+    state = stepper.enter(state) if hasattr(stepper, "enter") else state
+    _same_struct(stepper, state, inputs)
+    entries, tree = jax.tree.flatten(observe, is_leaf=is_observer)
+    entries = [e.prepared() if hasattr(e, "prepared") else e for e in entries]
+    march = _March(stepper, entries, dt, every, nest)
+    seen = _public(stepper, state)
+    totals = [e.start(seen) if accumulates(e) else () for e in entries]
+    bad = jnp.full((), -1, jnp.int32)
+
+    count, extra = divmod(steps, every)
+    whole = jax.tree.map(lambda x: x[: count * every].reshape(count, every, *x.shape[1:]), inputs)
+    ticks = jnp.arange(count, dtype=jnp.int32)
+    carry, ys = march.ticks((march.pack(state), totals, bad), (whole, ticks), count)
+    if extra:
+        rest = jax.tree.map(lambda x: x[count * every :], inputs)
+        carry, _ = march.steps(carry, (rest, jnp.full(extra, count * every + extra, jnp.int32)), extra)
+    packed, totals, bad = carry
+    stacked = ys if ys is not None else march.nothing(state)
+    observed = [e.result(t, count) if accumulates(e) else y for e, t, y in zip(entries, totals, stacked, strict=True)]
+    code = jnp.where(bad < 0, int(Status.OK), int(Status.NONFINITE)).astype(jnp.int32)
+    times = (jnp.arange(1, count + 1) * every).astype(dt.dtype) * dt
+    return Simulation(_public(stepper, march.unpack(packed)), jax.tree.unflatten(tree, observed), times, code, bad)
+
+
+class _March:
+    """The nested scans of one run; lives only while `_simulate` is traced."""
+
+    def __init__(self, stepper: Any, entries: list, dt: Array, every: int, nest: Nest):
+        self.stepper, self.entries, self.dt, self.every, self.nest = stepper, entries, dt, every, nest
+        self.packs = nest.recompute and hasattr(stepper, "pack")
+        wrap = remat if nest.recompute else lambda f: f
+        self.wraps = lambda sizes, block: [(size, wrap) for size in sizes] + [(block, lambda f: f)]
+        self.moving, self.still = eqx.partition((stepper, entries, dt), eqx.is_array)
+
+    def pack(self, state: Any) -> Any:
+        return self.stepper.pack(state) if self.packs else state
+
+    def unpack(self, packed: Any) -> Any:
+        return self.stepper.unpack(packed) if self.packs else packed
+
+    def nothing(self, state: Any) -> list:
+        """Observations of a run that ends before the first one."""
+
+        def see(state: Any) -> list:
+            totals = [e.start(_public(self.stepper, state)) if accumulates(e) else () for e in self.entries]
+            return _watch(self.stepper, self.entries, totals, state, self.dt)[1]
+
+        shapes = jax.eval_shape(see, state)
+        return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), shapes)
+
+    def ticks(self, carry: Any, xs: Any, count: int) -> tuple:
+        """`count` times: `every` steps, then observe."""
+        if self.every <= STRETCH:
+            block = max(STRETCH // self.every, 1)
+            sizes = self.wraps(self.nest.ticks, block)
+            return nested_scan(lambda c, x, n: self.stretch(c, x, n, watch=True), carry, xs, count, sizes)
+
+        def tick(carry: Any, x: Any) -> tuple:
+            inputs, n = x
+            after = jnp.full(self.every, (n + 1) * self.every, jnp.int32)
+            (packed, totals, bad), _ = self.steps(carry, (inputs, after), self.every)
+            totals, ys = _watch(self.stepper, self.entries, totals, self.unpack(packed), self.time(n))
+            return (packed, totals, bad), ys
+
+        sizes = [(size, remat if self.nest.recompute else (lambda f: f)) for size in self.nest.ticks]
+        return nested_scan(lambda c, x, n: lax.scan(tick, c, x), carry, xs, count, sizes)
+
+    def steps(self, carry: Any, xs: Any, length: int) -> tuple:
+        """`length` steps without observing."""
+        sizes = self.wraps(self.nest.steps, STRETCH)
+
+        def leaf(carry: Any, xs: Any, n: int) -> tuple:
+            inputs, after = xs
+            one = jax.tree.map(lambda x: x[:, None], inputs)
+            return self.stretch(carry, (one, after), n, watch=False)
+
+        return nested_scan(leaf, carry, xs, length, sizes)
+
+    def time(self, n: Array) -> Array:
+        return ((n + 1) * self.every).astype(self.dt.dtype) * self.dt
+
+    def stretch(self, carry: Any, xs: Any, length: int, watch: bool) -> tuple:
+        """A stretch of at most `STRETCH` steps, whose derivative is taken in one piece; then look for a NaN."""
+        packed, totals, bad = carry
+        inputs, n = xs
+        piece = _Stretch(self.still, self.every if watch else 1, watch)
+        function = piece.plain
+        if hasattr(self.stepper, "taped_step"):
+            function = differentiable_stretch(piece.plain, piece.taped, piece.pull)
+        times = lax.stop_gradient(n) if not watch else n
+        state, totals, ys = function((self.moving, self.unpack(packed), totals, inputs, times))
+        last = (n[-1] + 1) * self.every if watch else n[-1]
+        bad = jnp.where((bad < 0) & ~_all_finite(state), last, bad)
+        return (self.pack(state), totals, bad), ys
+
+
+class _Stretch:
+    """A run of ticks as a function of arrays only, with the hand-derived reverse sweep where the stepper has one.
+
+    args = (arrays of (stepper, entries, dt), state, totals, inputs, tick numbers); one tick is `every` steps and, with
+    `watch`, an observation.
+    """
+
+    def __init__(self, still: Any, every: int, watch: bool):
+        self.still, self.every, self.watch = still, every, watch
+
+    def open(self, moving: Any) -> tuple:
+        return eqx.combine(moving, self.still)
+
+    def time(self, n: Array, dt: Array) -> Array:
+        return ((n + 1) * self.every).astype(dt.dtype) * dt
+
+    def plain(self, args: Any) -> tuple:
+        moving, state, totals, inputs, ns = args
+        stepper, entries, dt = self.open(moving)
+
+        def tick(carry: tuple, x: tuple) -> tuple:
+            state, totals = carry
+            state, _ = self.over(lambda s, i: (stepper.step(s, i), None), state, x[0])
+            if not self.watch:
+                return (state, totals), None
+            totals, ys = _watch(stepper, entries, totals, state, self.time(x[1], dt))
+            return (state, totals), ys
+
+        (state, totals), ys = self.scan(tick, (state, totals), (inputs, ns))
+        return state, totals, ys
+
+    def taped(self, args: Any) -> tuple:
+        moving, state, totals, inputs, ns = args
+        stepper, entries, dt = self.open(moving)
+
+        def tick(carry: tuple, x: tuple) -> tuple:
+            state, totals = carry
+            state, tape = self.over(stepper.taped_step, state, x[0])
+            if not self.watch:
+                return (state, totals), (None, tape, None, None)
+            new, ys = _watch(stepper, entries, totals, state, self.time(x[1], dt))
+            return (state, new), (ys, tape, state, totals)
+
+        (state, totals), (ys, tape, states, before) = self.scan(tick, (state, totals), (inputs, ns))
+        return (state, totals, ys), (tape, states, before)
+
+    def pull(self, args: Any, tape: Any, cotangent: Any) -> Any:
+        """Cotangent of args: the ticks in reverse, observation first, then the steps."""
+        moving, _, _, inputs, ns = args
+        tape, states, before = tape
+        stepper, entries, dt = self.open(moving)
+        state_bar, totals_bar, ys_bar = cotangent
+        sparse = [self.watch and stepper.spreads(e) for e in entries]
+        ahead = [e.ahead(y) if s else None for e, y, s in zip(entries, ys_bar or entries, sparse, strict=True)]
+        watch_arrays, watch_still = eqx.partition((entries, dt), eqx.is_inexact_array)
+
+        def tick(carry: tuple, x: tuple) -> tuple:
+            sweep, totals_bar, watch_bar = carry
+            inputs, n, tape, state, before, ys_bar, ahead = x
+            if self.watch:
+
+                def seen(arrays: Any, totals: Any, state: Any) -> tuple:
+                    entries, dt = eqx.combine(arrays, watch_still)
+                    return _watch(stepper, entries, totals, state, self.time(n, dt), sparse)
+
+                _, pull = jax.vjp(seen, watch_arrays, before, state)
+                more, totals_bar, state_bar = pull((totals_bar, ys_bar))
+                watch_bar = jax.tree.map(jnp.add, watch_bar, more)
+                if not all(sparse):
+                    sweep = stepper.pull_observed(sweep, state_bar)
+                for entry, value, spread in zip(entries, ahead, sparse, strict=True):
+                    if spread:
+                        sweep = stepper.pull_spread(sweep, entry, value)
+            sweep, inputs_bar = self.over(lambda c, x: stepper.pull_step(c, *x), sweep, (tape, inputs), reverse=True)
+            return (sweep, totals_bar, watch_bar), inputs_bar
+
+        start = (stepper.pull_start(state_bar), totals_bar, jax.tree.map(jnp.zeros_like, watch_arrays))
+        xs = (inputs, ns, tape, states, before, ys_bar, ahead)
+        (sweep, totals_bar, watch_bar), inputs_bar = self.scan(tick, start, xs, reverse=True)
+        stepper_bar, state_bar = stepper.pull_finish(sweep)
+        whole = eqx.filter((entries, dt), eqx.is_array)
+        entries_bar, dt_bar = eqx.combine(
+            watch_bar, jax.tree.map(_no_tangent, eqx.filter(whole, eqx.is_inexact_array, inverse=True))
+        )
+        return ((stepper_bar, entries_bar, dt_bar), state_bar, totals_bar, inputs_bar, _no_tangent(ns))
+
+    def over(self, step: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple:
+        """The `every` steps of one tick."""
+        if self.every == 1:
+            carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
+            return carry, jax.tree.map(lambda y: y[None], y)
+        return lax.scan(step, carry, xs, reverse=reverse, unroll=2)
+
+    def scan(self, tick: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple:
+        # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
+        return lax.scan(tick, carry, xs, reverse=reverse, unroll=2 if self.every == 1 else 1)
+
+
+def _public(stepper: Any, carry: Any) -> Any:
+    return stepper.leave(carry) if hasattr(stepper, "leave") else carry
+
+
+def _watch(
+    stepper: Any, entries: list, totals: list, carry: Any, time: Array, sparse: list | None = None
+) -> tuple[list, list]:
+    """Observe a state: new totals of the accumulators, values of the others.
+
+    Entries marked `sparse` see the state without its derivative: their pullback is spread by the stepper. Prepared
+    entries read what is marched; all others see the public state, of which only what they use is computed.
+    """
+    new, ys = [], []
+    for i, (entry, total) in enumerate(zip(entries, totals, strict=True)):
+        seen = lax.stop_gradient(carry) if sparse is not None and sparse[i] else carry
+        seen = seen if getattr(entry, "reads_carry", False) else _public(stepper, seen)
+        new.append(entry.update(total, seen, time) if accumulates(entry) else total)
+        ys.append(None if accumulates(entry) else entry(seen))
+    return new, ys
+
+
+def _no_tangent(x: Any) -> np.ndarray:
+    """The cotangent of an integer array."""
+    return np.zeros(x.shape, jax.dtypes.float0)
+
+
+def _all_finite(state: Any) -> Array:
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.all(jnp.isfinite(lax.stop_gradient(x))) for x in leaves]).all() if leaves else jnp.array(True)
+
+
+def _same_struct(stepper: Any, state: Any, inputs: Any) -> None:
+    first = jax.tree.map(lambda x: x[0], inputs)
+    after = jax.eval_shape(stepper.step, state, first)
+    before = jax.eval_shape(lambda s: s, state)
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise TypeError(
+            "The step must return a state of the structure that it got: "
+            f"got {jax.tree.structure(before)}, returned {jax.tree.structure(after)}."
+        )
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if old.shape != new.shape or old.dtype != new.dtype:
+            raise TypeError(
+                f"The step changes the state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} to "
+                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher precision?)."
+            )
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    return int(value)
+
+
+def _working_dtype(state: Any) -> Any:
+    """The real floating dtype of the state, which inputs and `dt` take on."""
+    leaves = jax.tree.leaves(state)
+    if not leaves:
+        raise ValueError("`state` holds no array.")
+    floats = [x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+    if not floats:
+        raise ValueError(f"`state` holds no floating array (dtypes {sorted({str(x.dtype) for x in leaves})}).")
+    return jnp.finfo(jnp.result_type(*floats)).dtype
+
+
+def _time_step(dt: Any, dtype: Any) -> Array:
+    if jnp.ndim(dt) != 0 or jnp.iscomplexobj(dt):
+        raise ValueError(f"`dt` must be one real number, got {dt!r}.")
+    if not isinstance(dt, jax.core.Tracer) and not np.isfinite(float(dt)):
+        raise ValueError(f"`dt` must be finite, got {dt!r}.")
+    return jnp.asarray(dt, dtype)
+
+
+def _check_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
+    def check(path: Any, x: Any) -> Array:
+        x = jnp.asarray(x)
+        if x.ndim == 0 or x.shape[0] != steps:
+            raise ValueError(
+                f"`inputs{jax.tree_util.keystr(path)}` needs a leading axis of length steps={steps}, got shape {x.shape}."
+            )
+        # Values of higher precision would promote the state.
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree_util.tree_map_with_path(check, inputs)

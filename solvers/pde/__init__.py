@@ -1,0 +1,1 @@
+"""Partial differential equations: grids, boundaries, operators and the equations themselves."""

@@ -1,0 +1,236 @@
+"""Sources and receivers at any position: a windowed sinc whose spreading and reading are exact transposes."""
+
+from functools import lru_cache
+from math import factorial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from ..core.grid import Grid
+from .boundary import Free, Periodic, Rigid, faces_of, layer_widths
+from .operators import add_at
+
+HALF_WIDTH = 6
+POINTS = 2 * HALF_WIDTH
+# Shape of the window, chosen so that the largest error for wavenumbers up to half of Nyquist is smallest.
+SHAPE = 9.0
+
+
+@lru_cache
+def _window_series() -> tuple[float, ...]:
+    """Coefficients of the window as a polynomial in y = 1 - (x / HALF_WIDTH)^2, lowest (y^1) first."""
+    terms = [(SHAPE**2 / 4) ** k / factorial(k) ** 2 for k in range(1, 31)]
+    return tuple(t / sum(terms) for t in terms)
+
+
+def kernel(x: Array) -> Array:
+    r"""sinc(x) times a Kaiser window without its pedestal, (I0(b sqrt(1 - (x/R)^2)) - 1) / (I0(b) - 1), R = 6.
+
+    I0 is summed as a series in its squared argument, which is smooth where the square root is not. The kernel and its
+    first derivative vanish at |x| = R, so what it reads has a continuous derivative with respect to the position.
+
+    Reference: Hicks, Geophysics 67 (2002), 156, for the windowed sinc; the pedestal is removed here.
+    """
+    y = 1 - (x / HALF_WIDTH) ** 2
+    inside = jnp.where(y > 0, y, 0)
+    window = jnp.zeros_like(x)
+    for coefficient in reversed(_window_series()):
+        window = inside * (coefficient + window)
+    return jnp.sinc(x) * window
+
+
+class Geometry(eqx.Module):
+    """What points need to know of the box: static, the same for all receivers of one wave."""
+
+    grid: Grid = eqx.field(static=True)
+    faces: tuple = eqx.field(static=True)
+    halo: int = eqx.field(static=True)
+
+    @property
+    def lower(self) -> tuple[int, ...]:
+        """Cells of absorbing layer below the first node of each axis."""
+        return tuple(pair[0] for pair in layer_widths(self.faces))
+
+    @property
+    def extended(self) -> tuple[int, ...]:
+        """Nodes of each axis, absorbing layers included."""
+        return tuple(n + sum(w) for n, w in zip(self.grid.shape, layer_widths(self.faces), strict=True))
+
+
+def geometry(grid: Grid, boundary: Any, halo: int) -> Geometry:
+    """The geometry of a grid with its boundary entries."""
+    return Geometry(grid, faces_of(boundary, grid.ndim), halo)
+
+
+def axis_window(where: Geometry, axis: int, coordinate: Array) -> tuple[Array, Array]:
+    """Indices (extended grid) and weights along one axis, shape (..., 12), that read at a coordinate.
+
+    Images at free and rigid faces are folded into the nodes inside.
+    """
+    n, shift = where.extended[axis], where.lower[axis]
+    x = (coordinate - where.grid.origin[axis]) / where.grid.spacing[axis] + shift
+    first = lax.stop_gradient(jnp.floor(x)).astype(jnp.int32) - HALF_WIDTH + 1
+    lower, upper = where.faces[axis]
+    if isinstance(lower, Periodic):
+        nodes = first[..., None] + jnp.arange(POINTS, dtype=jnp.int32)
+        return nodes % n, kernel(nodes - x[..., None])
+    nodes = jnp.clip(first, 0, n - POINTS)[..., None] + jnp.arange(POINTS, dtype=jnp.int32)
+    weights = kernel(nodes - x[..., None])
+    for face, mirror in ((lower, 0), (upper, 2 * (n - 1))):
+        if isinstance(face, (Free, Rigid)):
+            image = kernel(mirror - nodes - x[..., None])
+            image = -image if isinstance(face, Free) else image
+            # The node on a wall is its own image; on a free surface the two cancel.
+            weights = weights + jnp.where(2 * nodes == mirror, 0 if isinstance(face, Rigid) else image, image)
+    return nodes, weights
+
+
+def check_positions(positions: Any, grid: Grid, what: str) -> Any:
+    """Positions as an array (n, axes); ValueError for a wrong shape or, where values are known, a point outside."""
+    if isinstance(positions, jax.core.Tracer):
+        array = positions
+    else:
+        array = np.asarray(positions)
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"Positions of {what} must be numbers, got dtype {array.dtype}.")
+    if array.ndim != 2 or array.shape[1] != grid.ndim or array.shape[0] == 0:
+        raise ValueError(f"Positions of {what} must have shape (n, {grid.ndim}) with n >= 1, got {tuple(array.shape)}.")
+    if isinstance(array, np.ndarray):
+        for axis, (low, high) in enumerate(grid.extent):
+            slack = 1e-6 * grid.spacing[axis]
+            bad = np.flatnonzero(~((array[:, axis] >= low - slack) & (array[:, axis] <= high + slack)))
+            if bad.size:
+                raise ValueError(
+                    f"{bad.size} of {array.shape[0]} {what} lie outside the grid: the first is number {bad[0]} with "
+                    f"coordinate {array[bad[0], axis]:g} on axis {axis}, which spans {low:g} to {high:g}."
+                )
+    return array
+
+
+class Receivers(eqx.Module):
+    """Reads the pressure at positions: an observer for `simulate`, made by `wave.receivers(positions)`.
+
+    Attributes:
+        coordinates: one array per axis, of shape (n,), or of shape () where all receivers share that coordinate
+            (a line at one depth is read and differentiated several times faster). Differentiable.
+    """
+
+    coordinates: tuple[Array, ...]
+    where: Geometry
+    count: int = eqx.field(static=True)
+
+    def __call__(self, state: Any) -> Array:
+        """Pressure at the receivers, shape (n,), of a `WaveState`."""
+        padded = jnp.pad(state.pressure, self.where.halo)
+        return self.prepared().read(padded)
+
+    def prepared(self) -> "PreparedReceivers":
+        """Windows computed once, for use at every step."""
+        windows = [axis_window(self.where, axis, x) for axis, x in enumerate(self.coordinates)]
+        return PreparedReceivers(tuple(w for _, w in windows), tuple(i for i, _ in windows), self.where, self.count)
+
+
+def receivers_at(positions: Any, where: Geometry, dtype: Any) -> Receivers:
+    """Receivers at checked positions; a coordinate that all share is kept once where the values are known."""
+    array = check_positions(positions, where.grid, "receivers")
+    coordinates = []
+    for axis in range(where.grid.ndim):
+        x = array[:, axis]
+        shared = isinstance(x, np.ndarray) and bool(np.all(x == x[0]))
+        coordinates.append(jnp.asarray(x[0] if shared else x, dtype))
+    return Receivers(tuple(coordinates), where, array.shape[0])
+
+
+class PreparedReceivers(eqx.Module):
+    """Receivers with their windows; reads what the wave marches instead of the public state."""
+
+    weights: tuple[Array, ...]
+    nodes: tuple[Array, ...]
+    where: Geometry
+    count: int = eqx.field(static=True)
+
+    reads_carry = True
+
+    def __call__(self, carry: Any) -> Array:
+        return self.read(carry.u)
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Axes along which the receivers differ."""
+        return tuple(a for a, w in enumerate(self.weights) if w.ndim == 2)
+
+    def wraps(self, axis: int) -> bool:
+        return isinstance(self.where.faces[axis][0], Periodic)
+
+    def read(self, buffer: Array) -> Array:
+        """Pressure at the receivers from a buffer with its halo."""
+        halo, block = self.where.halo, buffer
+        for axis in reversed(range(buffer.ndim)):
+            inner = self.where.extended[axis]
+            if axis in self.own:
+                block = lax.slice_in_dim(block, halo, halo + inner, axis=axis)
+            elif self.wraps(axis):
+                block = jnp.take(block, self.nodes[axis] + halo, axis=axis, mode="clip")
+            else:
+                block = lax.dynamic_slice_in_dim(block, self.nodes[axis][0] + halo, POINTS, axis)
+        for axis in reversed(range(buffer.ndim)):
+            if axis not in self.own:
+                lift = [-1 if a == axis else 1 for a in range(block.ndim)]
+                block = jnp.sum(block * self.weights[axis].reshape(lift), axis=axis)
+        index, weights = self._windows()
+        values = block[index] * weights if self.own else jnp.broadcast_to(block, (self.count, 1))
+        return values.reshape(self.count, -1).sum(axis=1)
+
+    def _windows(self) -> tuple[tuple[Array, ...], Array]:
+        """Indices and weights (n, 12, ..., 12) over the axes along which the receivers differ."""
+        index, weights = [], jnp.ones((), self.weights[0].dtype)
+        for place, axis in enumerate(self.own):
+            lift = [self.count] + [POINTS if p == place else 1 for p in range(len(self.own))]
+            index.append(self.nodes[axis].reshape(lift))
+            weights = weights * self.weights[axis].reshape(lift)
+        return tuple(index), weights
+
+    # The transpose, for the hand-derived adjoint: what does not depend on the field is done for all steps at once.
+
+    @property
+    def banded(self) -> bool:
+        """True where the transpose fills one contiguous band of the grid: receivers on a line along an axis."""
+        return len(self.own) <= 1 and not any(self.wraps(a) for a in range(self.where.grid.ndim) if a not in self.own)
+
+    def ahead(self, values: Array) -> Array:
+        """Values (steps, n) brought onto the nodes of the line of receivers, (steps, nodes); unchanged off a line."""
+        if not self.banded:
+            return values
+        if not self.own:
+            return values.sum(axis=1, keepdims=True)
+        (axis,) = self.own
+        matrix = jnp.zeros((self.count, self.where.extended[axis]), values.dtype)
+        matrix = matrix.at[jnp.arange(self.count)[:, None], self.nodes[axis]].add(self.weights[axis])
+        return jnp.matmul(values, matrix, precision=lax.Precision.HIGHEST)
+
+    def spread(self, buffer: Array, scale: Array, value: Array) -> Array:
+        """Add scale * (transpose of reading) to a buffer; `scale` lives on the extended grid, `value` is of `ahead`."""
+        halo, axes = self.where.halo, range(buffer.ndim)
+        if not self.banded:
+            return self._spread_points(buffer, scale, value)
+        start = [jnp.zeros((), jnp.int32) if a in self.own else self.nodes[a][0] for a in axes]
+        block = value.reshape([-1 if a in self.own else 1 for a in axes])
+        for axis in axes:
+            if axis not in self.own:
+                block = block * self.weights[axis].reshape([-1 if a == axis else 1 for a in axes])
+        local = lax.dynamic_slice(scale, start, block.shape)
+        return add_at(buffer, local * block, tuple(s + halo for s in start))
+
+    def _spread_points(self, buffer: Array, scale: Array, values: Array) -> Array:
+        index, block = [], values.reshape(-1, *[1] * buffer.ndim)
+        for axis in range(buffer.ndim):
+            lift = [-1] + [POINTS if a == axis else 1 for a in range(buffer.ndim)]
+            index.append(self.nodes[axis].reshape(lift))
+            block = block * self.weights[axis].reshape(lift)
+        local = scale[tuple(index)] * block
+        return buffer.at[tuple(i + self.where.halo for i in index)].add(local)
