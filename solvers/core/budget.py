@@ -150,13 +150,12 @@ def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tu
         stepper = make_stepper(equation, jnp.asarray(dt, dtype))
         first = jax.tree.map(lambda x: x[0].astype(dtype) if _is_float(x) else x[0], inputs)
         state = stepper.enter(state) if hasattr(stepper, "enter") else state
-        packed = stepper.pack(state) if hasattr(stepper, "pack") else state
         if hasattr(stepper, "taped_step"):
             kept = stepper.taped_step(state, first)[1]
-            return packed, kept, ()
+            return state, kept, ()
         arrays, rest = eqx.partition(stepper, eqx.is_inexact_array)
         _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), arrays, state)
-        return packed, jax.tree.leaves(pull), jax.tree.leaves((arrays, rest))
+        return state, jax.tree.leaves(pull), jax.tree.leaves((arrays, rest))
 
     jaxpr, (packed, kept, fixed) = jax.make_jaxpr(residuals, return_shape=True)(arrays)
     n_packed, n_kept = len(jax.tree.leaves(packed)), len(jax.tree.leaves(kept))

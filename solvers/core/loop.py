@@ -148,16 +148,16 @@ def _simulate(
     count, extra = divmod(steps, every)
     whole = jax.tree.map(lambda x: x[: count * every].reshape(count, every, *x.shape[1:]), inputs)
     ticks = jnp.arange(count, dtype=jnp.int32)
-    carry, ys = march.ticks((march.pack(state), totals, bad), (whole, ticks), count)
+    carry, ys = march.ticks((state, totals, bad), (whole, ticks), count)
     if extra:
         rest = jax.tree.map(lambda x: x[count * every :], inputs)
         carry, _ = march.steps(carry, (rest, jnp.full(extra, count * every + extra, jnp.int32)), extra)
-    packed, totals, bad = carry
+    state, totals, bad = carry
     stacked = ys if ys is not None else march.nothing(state)
     observed = [e.result(t, count) if accumulates(e) else y for e, t, y in zip(entries, totals, stacked, strict=True)]
     code = jnp.where(bad < 0, int(Status.OK), int(Status.NONFINITE)).astype(jnp.int32)
     times = (jnp.arange(1, count + 1) * every).astype(dt.dtype) * dt
-    return Simulation(_public(stepper, march.unpack(packed)), jax.tree.unflatten(tree, observed), times, code, bad)
+    return Simulation(_public(stepper, state), jax.tree.unflatten(tree, observed), times, code, bad)
 
 
 class _March:
@@ -165,16 +165,9 @@ class _March:
 
     def __init__(self, stepper: Any, entries: list, dt: Array, every: int, nest: Nest):
         self.stepper, self.entries, self.dt, self.every, self.nest = stepper, entries, dt, every, nest
-        self.packs = nest.recompute and hasattr(stepper, "pack")
         wrap = remat if nest.recompute else lambda f: f
         self.wraps = lambda sizes, block: [(size, wrap) for size in sizes] + [(block, lambda f: f)]
         self.moving, self.still = eqx.partition((stepper, entries, dt), eqx.is_array)
-
-    def pack(self, state: Any) -> Any:
-        return self.stepper.pack(state) if self.packs else state
-
-    def unpack(self, packed: Any) -> Any:
-        return self.stepper.unpack(packed) if self.packs else packed
 
     def nothing(self, state: Any) -> list:
         """Observations of a run that ends before the first one."""
@@ -196,9 +189,9 @@ class _March:
         def tick(carry: Any, x: Any) -> tuple:
             inputs, n = x
             after = jnp.full(self.every, (n + 1) * self.every, jnp.int32)
-            (packed, totals, bad), _ = self.steps(carry, (inputs, after), self.every)
-            totals, ys = _watch(self.stepper, self.entries, totals, self.unpack(packed), self.time(n))
-            return (packed, totals, bad), ys
+            (state, totals, bad), _ = self.steps(carry, (inputs, after), self.every)
+            totals, ys = _watch(self.stepper, self.entries, totals, state, self.time(n))
+            return (state, totals, bad), ys
 
         sizes = [(size, remat if self.nest.recompute else (lambda f: f)) for size in self.nest.ticks]
         return nested_scan(lambda c, x, n: lax.scan(tick, c, x), carry, xs, count, sizes)
@@ -219,17 +212,17 @@ class _March:
 
     def stretch(self, carry: Any, xs: Any, length: int, watch: bool) -> tuple:
         """A stretch of at most `STRETCH` steps, whose derivative is taken in one piece; then look for a NaN."""
-        packed, totals, bad = carry
+        state, totals, bad = carry
         inputs, n = xs
         piece = _Stretch(self.still, self.every if watch else 1, watch)
         function = piece.plain
         if hasattr(self.stepper, "taped_step"):
             function = differentiable_stretch(piece.plain, piece.taped, piece.pull)
         times = lax.stop_gradient(n) if not watch else n
-        state, totals, ys = function((self.moving, self.unpack(packed), totals, inputs, times))
+        state, totals, ys = function((self.moving, state, totals, inputs, times))
         last = (n[-1] + 1) * self.every if watch else n[-1]
         bad = jnp.where((bad < 0) & ~_all_finite(state), last, bad)
-        return (self.pack(state), totals, bad), ys
+        return (state, totals, bad), ys
 
 
 class _Stretch:

@@ -16,6 +16,7 @@ Pasalic and McGarry, SEG Expanded Abstracts 29 (2010), 2925 (second order in tim
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -36,8 +37,8 @@ class Slab(NamedTuple):
     upper: bool
     width: int
     halo: int
-    gradient: np.ndarray  # half nodes from nodes: (width + 1, width + 2 halo)
-    curvature: np.ndarray  # nodes from nodes: (width, width + 2 halo)
+    gradient: np.ndarray  # half nodes from nodes: (width + 1, width + halo)
+    curvature: np.ndarray  # nodes from nodes: (width, width + halo)
     divergence: np.ndarray  # nodes from half nodes: (width + halo, width + 1)
     depth: np.ndarray  # of the nodes in the layer, 0 at the interface, 1 at the outer edge
     half_depth: np.ndarray
@@ -75,6 +76,8 @@ def _slab(axis: int, upper: bool, width: int, order: int, h: float) -> Slab:
                 divergence[j, j + k] += s[k - 1] / h
             if 0 <= j + 1 - k <= width:
                 divergence[j, j + 1 - k] -= s[k - 1] / h
+    # The field outside of the layer is zero.
+    gradient, curvature = gradient[:, r:], curvature[:, r:]
     depth = (width - np.arange(width)) / width
     half_depth = (width - np.arange(width + 1) + 0.5) / width
     if upper:
@@ -101,16 +104,16 @@ def damping(slab: Slab, speed: Array, dt: Array, h: float) -> tuple[tuple[Array,
 
 
 def start_memory(slab: Slab, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Array, Array]:
-    """psi and zeta at rest; their first axis is the normal one."""
-    across = tuple(n for axis, n in enumerate(shape) if axis != slab.axis)
-    return jnp.zeros((slab.width + 1, *across), dtype), jnp.zeros((slab.width, *across), dtype)
+    """psi and zeta at rest."""
+    sizes = [
+        [width if axis == slab.axis else n for axis, n in enumerate(shape)] for width in (slab.width + 1, slab.width)
+    ]
+    return jnp.zeros(sizes[0], dtype), jnp.zeros(sizes[1], dtype)
 
 
-def reach(slab: Slab, n: int) -> tuple[slice, int]:
-    """The nodes of the buffer that a slab reads along its axis of n nodes, and the first node that it adds to."""
-    size = slab.width + 2 * slab.halo
-    start = n + 2 * slab.halo - size if slab.upper else 0
-    return slice(start, start + size), n - slab.width - slab.halo if slab.upper else 0
+def first_node(slab: Slab, n: int) -> int:
+    """First of the width + halo nodes, along its axis of n nodes, that a slab reads and adds to."""
+    return n - slab.width - slab.halo if slab.upper else 0
 
 
 def apply_slab(
@@ -121,23 +124,24 @@ def apply_slab(
     Args:
         slab: the layer.
         coefficients: of `damping`.
-        block: the nodes that it reads, normal axis in its place.
-        memory: (psi, zeta), normal axis first.
-        flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes, normal axis first.
+        block: the field on these nodes.
+        memory: (psi, zeta).
+        flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes.
     """
-    (a_half, b_half), (a, b) = coefficients
-    lift = (-1, *[1] * (block.ndim - 1))
+    axis, width, halo = slab.axis, slab.width, slab.halo
+    lift = [-1 if a == axis else 1 for a in range(block.ndim)]
+    (a_half, b_half), (a, b) = jax.tree.map(lambda c: c.reshape(lift), coefficients)
     if flux is None:
-        both = along(np.concatenate([slab.gradient, slab.curvature]), block, slab.axis, first=True)
-        slope, curvature = both[: slab.width + 1], both[slab.width + 1 :]
-        psi = b_half.reshape(lift) * memory[0] + a_half.reshape(lift) * slope
-        spread = along(slab.divergence, psi, 0)
+        both = along(np.concatenate([slab.gradient, slab.curvature]), block, axis)
+        slope, curvature = _cut(both, axis, 0, width + 1), _cut(both, axis, width + 1, width)
     else:
-        slope, curvature = along(slab.gradient, block, slab.axis, first=True), flux[1]
-        psi = b_half.reshape(lift) * memory[0] + a_half.reshape(lift) * slope
-        spread = along(slab.divergence, flux[0] * psi, 0)
-    inside = spread[slab.halo :] if slab.upper else spread[: slab.width]
-    zeta = b.reshape(lift) * memory[1] + a.reshape(lift) * (curvature + inside)
-    pad = (slab.halo, 0) if slab.upper else (0, slab.halo)
-    term = spread + jnp.pad(zeta, (pad, *[(0, 0)] * (block.ndim - 1)))
-    return jnp.moveaxis(term, 0, slab.axis), (psi, zeta)
+        slope, curvature = along(slab.gradient, block, axis), flux[1]
+    psi = b_half * memory[0] + a_half * slope
+    spread = along(slab.divergence, psi if flux is None else flux[0] * psi, axis)
+    zeta = b * memory[1] + a * (curvature + _cut(spread, axis, halo if slab.upper else 0, width))
+    pad = (halo, 0) if slab.upper else (0, halo)
+    return spread + jnp.pad(zeta, [pad if d == axis else (0, 0) for d in range(block.ndim)]), (psi, zeta)
+
+
+def _cut(x: Array, axis: int, start: int, size: int) -> Array:
+    return lax.slice_in_dim(x, start, start + size, axis=axis)

@@ -1,16 +1,15 @@
-"""Finite differences on a buffer with a halo of zeros, and what walls and periodic faces add to them."""
+"""Finite differences on a buffer with a halo, which walls and periodic faces fill."""
 
 from fractions import Fraction
 from functools import lru_cache
 from math import factorial
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from .boundary import Face, Free, Periodic, Rigid
+from .boundary import Absorbing, Face, Free, Periodic
 
 
 @lru_cache
@@ -78,63 +77,43 @@ def laplacian(buffer: Array, order: int, inverse_squares: tuple[float, ...]) -> 
     return out
 
 
-class Strip(NamedTuple):
-    """Nodes near a face whose stencil reaches past it: what the image or periodic nodes contribute there.
+def pad(field: Array, halo: int, faces: tuple[tuple[Face, Face], ...]) -> Array:
+    """A field in a buffer with a halo: images at free (odd) and rigid (even) faces, periodic copies, else zeros.
 
-    `matrix @ u[source : source + matrix.shape[1]]` along `axis` is added to nodes `target : target + matrix.shape[0]`.
+    Corners stay zero: no stencil reaches them.
     """
-
-    axis: int
-    target: int
-    source: int
-    matrix: np.ndarray
-
-
-def strips(faces: tuple[tuple[Face, Face], ...], shape: tuple[int, ...], order: int, scales: tuple) -> list[Strip]:
-    """The strips of all faces that are not absorbing, for the second difference of the given order."""
-    r = order // 2
-    c = second_difference(order)
-    found = []
-    for axis, (pair, n, scale) in enumerate(zip(faces, shape, scales, strict=True)):
+    buffer = jnp.pad(field, halo)
+    for axis, pair in enumerate(faces):
+        n = field.shape[axis]
         for side, face in enumerate(pair):
-            if not isinstance(face, (Free, Rigid, Periodic)):
+            if isinstance(face, Absorbing):
                 continue
-            periodic = isinstance(face, Periodic)
-            matrix = np.zeros((r, r if periodic else r + 1))
-            for j in range(r):
-                for k in range(j + 1, r + 1):
-                    # Node j reaches node j - k < 0: its image is node k - j, its periodic copy the node n + j - k.
-                    if periodic:
-                        matrix[j, r + j - k] += c[k] * scale
-                    else:
-                        matrix[j, k - j] += c[k] * scale * (-1.0 if isinstance(face, Free) else 1.0)
-            if side == 0:
-                found.append(Strip(axis, 0, n - r if periodic else 0, matrix))
+            if isinstance(face, Periodic):
+                strip = lax.slice_in_dim(field, 0, halo, axis=axis) if side else _last(field, halo, axis)
             else:
-                found.append(Strip(axis, n - r, 0 if periodic else n - r - 1, matrix[::-1, ::-1]))
-    return found
+                strip = lax.slice_in_dim(field, n - 1 - halo if side else 1, n - 1 if side else halo + 1, axis=axis)
+                strip = jnp.flip(strip, axis)
+                strip = -strip if isinstance(face, Free) else strip
+            start = [halo] * field.ndim
+            start[axis] = halo + n if side else 0
+            buffer = lax.dynamic_update_slice(buffer, strip, start)
+    return buffer
 
 
-def along(matrix: np.ndarray | Array, block: Array, axis: int, first: bool = False) -> Array:
-    """Multiply a block by a matrix along one axis; with `first` the result has that axis in front."""
+def _last(field: Array, count: int, axis: int) -> Array:
+    n = field.shape[axis]
+    return lax.slice_in_dim(field, n - count, n, axis=axis)
+
+
+def along(matrix: np.ndarray | Array, block: Array, axis: int) -> Array:
+    """Multiply a block by a matrix along one axis."""
     matrix = jnp.asarray(matrix, block.dtype)
-    out = jnp.tensordot(matrix, block, axes=((1,), (axis,)), precision=lax.Precision.HIGHEST)
-    return out if first else jnp.moveaxis(out, 0, axis)
-
-
-def strip_term(strip: Strip, buffer: Array, halo: int) -> Array:
-    """What a strip adds to the Laplacian on its target nodes."""
-    index = list(interior(buffer.ndim, halo))
-    index[strip.axis] = slice(halo + strip.source, halo + strip.source + strip.matrix.shape[1])
-    return along(strip.matrix, buffer[tuple(index)], strip.axis)
+    if axis == block.ndim - 1:
+        return jnp.matmul(block, matrix.T, precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(jnp.tensordot(matrix, block, axes=((1,), (axis,)), precision=lax.Precision.HIGHEST), 0, axis)
 
 
 def add_at(buffer: Array, value: Array, start: tuple) -> Array:
     """Add a block to a buffer in place, from the corner `start`, which may be traced."""
     old = lax.dynamic_slice(buffer, start, value.shape)
     return lax.dynamic_update_slice(buffer, old + value, start)
-
-
-def put_in(buffer: Array, value: Array, halo: int) -> Array:
-    """Write the inside of a buffer, in place."""
-    return lax.dynamic_update_slice(buffer, value, (halo,) * buffer.ndim)

@@ -49,7 +49,6 @@ class Geometry(eqx.Module):
 
     grid: Grid = eqx.field(static=True)
     faces: tuple = eqx.field(static=True)
-    halo: int = eqx.field(static=True)
 
     @property
     def lower(self) -> tuple[int, ...]:
@@ -62,9 +61,9 @@ class Geometry(eqx.Module):
         return tuple(n + sum(w) for n, w in zip(self.grid.shape, layer_widths(self.faces), strict=True))
 
 
-def geometry(grid: Grid, boundary: Any, halo: int) -> Geometry:
+def geometry(grid: Grid, boundary: Any) -> Geometry:
     """The geometry of a grid with its boundary entries."""
-    return Geometry(grid, faces_of(boundary, grid.ndim), halo)
+    return Geometry(grid, faces_of(boundary, grid.ndim))
 
 
 def axis_window(where: Geometry, axis: int, coordinate: Array) -> tuple[Array, Array]:
@@ -126,8 +125,7 @@ class Receivers(eqx.Module):
 
     def __call__(self, state: Any) -> Array:
         """Pressure at the receivers, shape (n,), of a `WaveState`."""
-        padded = jnp.pad(state.pressure, self.where.halo)
-        return self.prepared().read(padded)
+        return self.prepared().read(state.pressure)
 
     def prepared(self) -> "PreparedReceivers":
         """Windows computed once, for use at every step."""
@@ -167,18 +165,17 @@ class PreparedReceivers(eqx.Module):
     def wraps(self, axis: int) -> bool:
         return isinstance(self.where.faces[axis][0], Periodic)
 
-    def read(self, buffer: Array) -> Array:
-        """Pressure at the receivers from a buffer with its halo."""
-        halo, block = self.where.halo, buffer
-        for axis in reversed(range(buffer.ndim)):
-            inner = self.where.extended[axis]
+    def read(self, field: Array) -> Array:
+        """Pressure at the receivers from a field on the extended grid."""
+        block = field
+        for axis in reversed(range(field.ndim)):
             if axis in self.own:
-                block = lax.slice_in_dim(block, halo, halo + inner, axis=axis)
-            elif self.wraps(axis):
-                block = jnp.take(block, self.nodes[axis] + halo, axis=axis, mode="clip")
+                continue
+            if self.wraps(axis):
+                block = jnp.take(block, self.nodes[axis], axis=axis, mode="clip")
             else:
-                block = lax.dynamic_slice_in_dim(block, self.nodes[axis][0] + halo, POINTS, axis)
-        for axis in reversed(range(buffer.ndim)):
+                block = lax.dynamic_slice_in_dim(block, self.nodes[axis][0], POINTS, axis)
+        for axis in reversed(range(field.ndim)):
             if axis not in self.own:
                 lift = [-1 if a == axis else 1 for a in range(block.ndim)]
                 block = jnp.sum(block * self.weights[axis].reshape(lift), axis=axis)
@@ -213,24 +210,24 @@ class PreparedReceivers(eqx.Module):
         matrix = matrix.at[jnp.arange(self.count)[:, None], self.nodes[axis]].add(self.weights[axis])
         return jnp.matmul(values, matrix, precision=lax.Precision.HIGHEST)
 
-    def spread(self, buffer: Array, scale: Array, value: Array) -> Array:
-        """Add scale * (transpose of reading) to a buffer; `scale` lives on the extended grid, `value` is of `ahead`."""
-        halo, axes = self.where.halo, range(buffer.ndim)
+    def spread(self, field: Array, scale: Array, value: Array) -> Array:
+        """Add scale * (transpose of reading) to a field; `value` comes from `ahead`."""
+        axes = range(field.ndim)
         if not self.banded:
-            return self._spread_points(buffer, scale, value)
+            return self._spread_points(field, scale, value)
         start = [jnp.zeros((), jnp.int32) if a in self.own else self.nodes[a][0] for a in axes]
         block = value.reshape([-1 if a in self.own else 1 for a in axes])
         for axis in axes:
             if axis not in self.own:
                 block = block * self.weights[axis].reshape([-1 if a == axis else 1 for a in axes])
         local = lax.dynamic_slice(scale, start, block.shape)
-        return add_at(buffer, local * block, tuple(s + halo for s in start))
+        return add_at(field, local * block, tuple(start))
 
-    def _spread_points(self, buffer: Array, scale: Array, values: Array) -> Array:
-        index, block = [], values.reshape(-1, *[1] * buffer.ndim)
-        for axis in range(buffer.ndim):
-            lift = [-1] + [POINTS if a == axis else 1 for a in range(buffer.ndim)]
+    def _spread_points(self, field: Array, scale: Array, values: Array) -> Array:
+        index, block = [], values.reshape(-1, *[1] * field.ndim)
+        for axis in range(field.ndim):
+            lift = [-1] + [POINTS if a == axis else 1 for a in range(field.ndim)]
             index.append(self.nodes[axis].reshape(lift))
             block = block * self.weights[axis].reshape(lift)
         local = scale[tuple(index)] * block
-        return buffer.at[tuple(i + self.where.halo for i in index)].add(local)
+        return field.at[tuple(index)].add(local)

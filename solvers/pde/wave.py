@@ -87,7 +87,7 @@ class Wave(eqx.Module):
         if time_order not in (2, 4):
             raise ValueError(f"`time_order` must be 2 or 4, got {time_order!r}.")
         self.grid, self.order, self.time_order = grid, order, time_order
-        where = geometry(grid, boundary, order // 2)
+        where = geometry(grid, boundary)
         self.boundary = where.faces
         fewest = order // 2 + 1 if density is None else order
         for axis, n in enumerate(grid.shape):
@@ -183,7 +183,7 @@ class Wave(eqx.Module):
         """
         stepper = self.stepper(jnp.asarray(dt, self.speed.dtype))
         leap = stepper.enter(state)
-        u, v = stepper.crop(leap.u), state.velocity
+        u, v = leap.u, state.velocity
         mass = jnp.where(stepper.kappa > 0, stepper.dt**2 / jnp.where(stepper.kappa > 0, stepper.kappa, 1), 0)
         rate = stepper.acceleration(leap.u) / stepper.dt**2
         density = v**2 - u * rate - stepper.dt**2 / 4 * rate**2
@@ -258,7 +258,7 @@ class Wave(eqx.Module):
 
     @property
     def _where(self) -> Geometry:
-        return Geometry(self.grid, self.boundary, self.order // 2)
+        return Geometry(self.grid, self.boundary)
 
     def _slabs(self) -> list:
         return slabs(self.boundary, self.order, self.grid.spacing)

@@ -1,4 +1,4 @@
-r"""The leapfrog step of the acoustic wave equation on buffers, and its adjoint derived by hand.
+r"""The leapfrog step of the acoustic wave equation, and its adjoint derived by hand.
 
 With m = (c dt)^2 (zero on a free surface, where the pressure stays zero), the discrete Laplacian L with its boundary
 terms, the layer terms P and the sources, one step is
@@ -26,13 +26,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from .boundary import Periodic
-from .layer import apply_slab, reach, slabs
-from .operators import add_at, interior, laplacian, put_in, strip_term, strips
+from .layer import apply_slab, first_node, slabs
+from .operators import add_at, laplacian, pad
 from .points import Geometry, PreparedReceivers
-
-# Sources up to this number are added one window after the other, more in one scatter.
-FEW = 8
 
 
 class WaveState(eqx.Module):
@@ -47,7 +43,7 @@ class WaveState(eqx.Module):
 
 
 class Leap(eqx.Module):
-    """What is marched: the field now and one step before, in buffers with a halo of zeros, and the layers' memory."""
+    """What is marched: the field now and one step before, and the memory of the absorbing layers."""
 
     u: Array
     previous: Array
@@ -57,16 +53,15 @@ class Leap(eqx.Module):
 def to_leap(stepper: Any, state: WaveState) -> Leap:
     """The field one step before is u - dt v + A u / 2, which `from_leap` undoes; A u = `stepper.acceleration(u)`."""
     alive = stepper.kappa > 0
-    u = stepper.pad(jnp.where(alive, state.pressure, 0))
-    previous = stepper.crop(u) - stepper.dt * jnp.where(alive, state.velocity, 0) + stepper.acceleration(u) / 2
-    return Leap(u, stepper.pad(previous), state.memory)
+    u = jnp.where(alive, state.pressure, 0)
+    previous = u - stepper.dt * jnp.where(alive, state.velocity, 0) + stepper.acceleration(u) / 2
+    return Leap(u, previous, state.memory)
 
 
 def from_leap(stepper: Any, carry: Leap) -> WaveState:
     """v = (u_+ - u_-) / (2 dt) without sources, written with u and u_- alone."""
-    u = stepper.crop(carry.u)
-    velocity = (u - stepper.crop(carry.previous) + stepper.acceleration(carry.u) / 2) / stepper.dt
-    return WaveState(u, velocity, carry.memory)
+    velocity = (carry.u - carry.previous + stepper.acceleration(carry.u) / 2) / stepper.dt
+    return WaveState(carry.u, velocity, carry.memory)
 
 
 class Injection(eqx.Module):
@@ -75,11 +70,6 @@ class Injection(eqx.Module):
     nodes: tuple[Array, ...]
     weights: Array
     kappa: Array
-
-    @property
-    def corners(self) -> Array:
-        """First node of every window, (n, axes)."""
-        return jnp.stack([n.reshape(n.shape[0], -1)[:, 0] for n in self.nodes], axis=1)
 
 
 class LeapFrog(eqx.Module):
@@ -104,11 +94,6 @@ class LeapFrog(eqx.Module):
     def slabs(self) -> list:
         return slabs(self.where.faces, self.order, self.where.grid.spacing)
 
-    def strips(self) -> list:
-        return strips(self.where.faces, self.where.extended, self.order, self.scales)
-
-    # ---- States
-
     def enter(self, state: WaveState) -> Leap:
         return to_leap(self, state)
 
@@ -116,101 +101,56 @@ class LeapFrog(eqx.Module):
         return from_leap(self, carry)
 
     def pad(self, field: Array) -> Array:
-        return jnp.pad(field, self.halo)
-
-    def crop(self, buffer: Array) -> Array:
-        return buffer[interior(buffer.ndim, self.halo)]
-
-    def pack(self, carry: Leap) -> Leap:
-        return Leap(self.crop(carry.u), self.crop(carry.previous), carry.memory)
-
-    def unpack(self, packed: Leap) -> Leap:
-        return Leap(self.pad(packed.u), self.pad(packed.previous), packed.memory)
+        return pad(field, self.halo, self.where.faces)
 
     def acceleration(self, u: Array) -> Array:
-        """m L u inside the buffer, boundary terms included, layers not."""
-        out = laplacian(u, self.order, self.scales)
-        for strip in self.strips():
-            term = strip_term(strip, u, self.halo)
-            out = add_at(out, term, _corner(u.ndim, strip.axis, strip.target))
-        return self.m * out
+        """m L u, layers not included."""
+        return self.m * laplacian(self.pad(u), self.order, self.scales)
 
     # ---- The step
 
     def step(self, carry: Leap, signals: Array | None) -> Leap:
-        """One step: the stencil into the buffer of the field before, then boundaries, layers, sources in place."""
-        u, r = carry.u, self.halo
-        inner = 2 * self.crop(u) - self.crop(carry.previous) + self.m * laplacian(u, self.order, self.scales)
-        new = put_in(carry.previous, inner, r)
-        for strip in self.strips():
-            new = self.add_scaled(new, self.m, strip_term(strip, u, r), strip.axis, strip.target)
+        # One padded copy of the field, which all stencils read by static slices: on a CPU this fuses, vectorises and
+        # runs on all cores, where shifts, rolls and updates of a padded buffer in place do not.
+        wide = self.pad(carry.u)
+        new = 2 * carry.u - carry.previous + self.m * laplacian(wide, self.order, self.scales)
         memory = []
         for slab, coefficients, old in zip(self.slabs(), self.layers, carry.memory, strict=True):
-            block, target = self.block(u, slab)
+            block, target = self.block(carry.u, slab)
             term, kept = apply_slab(slab, coefficients, block, old)
             memory.append(kept)
             new = self.add_scaled(new, self.m, term, slab.axis, target)
-        return Leap(self.inject(new, signals), u, memory)
+        return Leap(self.inject(new, signals), carry.u, memory)
 
     def taped_step(self, carry: Leap, signals: Array | None) -> tuple[Leap, tuple]:
         """The step and what its transpose needs: L u + P, and for the layers' coefficients what they multiply."""
-        u, r = carry.u, self.halo
-        rate = laplacian(u, self.order, self.scales)
-        for strip in self.strips():
-            rate = add_at(rate, strip_term(strip, u, r), _corner(u.ndim, strip.axis, strip.target))
+        wide = self.pad(carry.u)
+        rate = laplacian(wide, self.order, self.scales)
         memory, seen = [], []
         for slab, coefficients, old in zip(self.slabs(), self.layers, carry.memory, strict=True):
-            block, target = self.block(u, slab)
+            block, target = self.block(carry.u, slab)
             term, kept = apply_slab(slab, coefficients, block, old)
             memory.append(kept)
             seen.append((block, old))
-            rate = add_at(rate, term, _corner(u.ndim, slab.axis, target))
-        new = put_in(carry.previous, 2 * self.crop(u) - self.crop(carry.previous) + self.m * rate, r)
-        return Leap(self.inject(new, signals), u, memory), (rate, seen)
+            rate = add_at(rate, term, _corner(rate.ndim, slab.axis, target))
+        new = 2 * carry.u - carry.previous + self.m * rate
+        return Leap(self.inject(new, signals), carry.u, memory), (rate, seen)
 
-    def inject(self, buffer: Array, signals: Array | None) -> Array:
+    def inject(self, field: Array, signals: Array | None) -> Array:
         """Add the sources: kappa w s."""
         if self.sources is None:
-            return buffer
-        return self._add_windows(buffer, self.sources.kappa * self.sources.weights * _lift(signals, buffer.ndim))
+            return field
+        windows = self.sources.kappa * self.sources.weights * _lift(signals, field.ndim)
+        return field.at[self.sources.nodes].add(windows)
 
-    def _wraps(self) -> bool:
-        """True where a window may go around a periodic axis, and is then no block."""
-        return any(isinstance(pair[0], Periodic) for pair in self.where.faces)
-
-    def _add_windows(self, buffer: Array, windows: Array) -> Array:
-        sources = self.sources
-        if self._wraps():
-            return buffer.at[tuple(n + self.halo for n in sources.nodes)].add(windows)
-        corners = sources.corners + self.halo
-        if windows.shape[0] <= FEW:
-            for corner, window in zip(corners, windows, strict=True):
-                buffer = add_at(buffer, window, tuple(corner))
-            return buffer
-        dims = lax.ScatterDimensionNumbers(
-            update_window_dims=tuple(range(1, windows.ndim)),
-            inserted_window_dims=(),
-            scatter_dims_to_operand_dims=tuple(range(buffer.ndim)),
-        )
-        return lax.scatter_add(buffer, corners, windows, dims, mode=lax.GatherScatterMode.CLIP)
-
-    def _read_windows(self, buffer: Array) -> Array:
-        if self._wraps():
-            return buffer[tuple(n + self.halo for n in self.sources.nodes)]
-        size = self.sources.weights.shape[1:]
-        return jax.vmap(lambda c: lax.dynamic_slice(buffer, tuple(c), size))(self.sources.corners + self.halo)
-
-    def block(self, buffer: Array, slab: Any) -> tuple[Array, int]:
-        """The nodes that a layer reads, and the first node along its axis that it adds to."""
-        along, target = reach(slab, self.where.extended[slab.axis])
-        index = list(interior(buffer.ndim, self.halo))
-        index[slab.axis] = along
-        return buffer[tuple(index)], target
+    def block(self, field: Array, slab: Any) -> tuple[Array, int]:
+        """The nodes that a layer reads and adds to, and the first of them along its axis."""
+        target = first_node(slab, self.where.extended[slab.axis])
+        return lax.slice_in_dim(field, target, target + slab.width + slab.halo, axis=slab.axis), target
 
     def add_scaled(self, buffer: Array, scale: Array, term: Array, axis: int, target: int) -> Array:
         local = lax.slice_in_dim(scale, target, target + term.shape[axis], axis=axis)
-        corner = tuple(self.halo + c for c in _corner(buffer.ndim, axis, target))
-        return add_at(buffer, local * term, corner)
+        return add_at(buffer, local * term, _corner(buffer.ndim, axis, target))
 
     # ---- The adjoint: carry = (q, q of the step after, layers' cotangents, gradient sums)
 
@@ -218,17 +158,15 @@ class LeapFrog(eqx.Module):
         return isinstance(entry, PreparedReceivers)
 
     def pull_start(self, bar: Leap) -> dict:
-        kappa = self.pad(self.kappa)
         sums = {"m": jnp.zeros_like(self.m), "layers": jax.tree.map(jnp.zeros_like, self.layers)}
         if self.sources is not None:
             sums["windows"] = jnp.zeros_like(self.sources.weights)
-        return {"q": kappa * bar.u, "old": -kappa * bar.previous, "memory": bar.memory, "sums": sums}
+        return {"q": self.kappa * bar.u, "old": -self.kappa * bar.previous, "memory": bar.memory, "sums": sums}
 
     def pull_observed(self, sweep: dict, bar: Leap) -> dict:
         """Add the cotangent of an observed state."""
-        kappa = self.pad(self.kappa)
-        memory = jax.tree.map(jnp.add, sweep["memory"], bar.memory)
-        return sweep | {"q": sweep["q"] + kappa * bar.u, "old": sweep["old"] - kappa * bar.previous, "memory": memory}
+        new = {"q": sweep["q"] + self.kappa * bar.u, "old": sweep["old"] - self.kappa * bar.previous}
+        return sweep | new | {"memory": jax.tree.map(jnp.add, sweep["memory"], bar.memory)}
 
     def pull_spread(self, sweep: dict, entry: PreparedReceivers, value: Array) -> dict:
         """Add the cotangent of receivers."""
@@ -236,48 +174,37 @@ class LeapFrog(eqx.Module):
 
     def pull_step(self, sweep: dict, tape: tuple, signals: Array | None) -> tuple[dict, Array | None]:
         rate, seen = tape
-        q, r = sweep["q"], self.halo
-        inner = self.crop(q)
+        q = sweep["q"]
         sums = dict(sweep["sums"])
-        sums["m"] = sums["m"] + inner * rate
+        sums["m"] = sums["m"] + q * rate
         signals_bar = None
         if self.sources is not None:
-            windows = self._read_windows(q)
+            windows = q[self.sources.nodes]
             axes = tuple(range(jnp.ndim(signals), windows.ndim))
             signals_bar = jnp.sum(self.sources.weights * windows, axis=axes)
             sums["windows"] = sums["windows"] + windows * _lift(signals, q.ndim)
-        field = 2 * inner - self.crop(sweep["old"]) + self.m * laplacian(q, self.order, self.scales)
-        new = put_in(sweep["old"], field, r)
-        for strip in self.strips():
-            new = self.add_scaled(new, self.m, strip_term(strip, q, r), strip.axis, strip.target)
+        new = 2 * q - sweep["old"] + self.m * laplacian(self.pad(q), self.order, self.scales)
         memory, layer_sums = [], []
         for slab, coefficients, (block, old), bar, total in zip(
             self.slabs(), self.layers, seen, sweep["memory"], sums["layers"], strict=True
         ):
             _, target = self.block(q, slab)
-            size = slab.width + slab.halo
-            term_bar = lax.slice_in_dim(self._weigh(inner), target, target + size, axis=slab.axis)
+            term_bar = self._weigh(q, slab.axis, target, slab.width + slab.halo)
             _, pull = jax.vjp(lambda c, b, o, slab=slab: apply_slab(slab, c, b, o), coefficients, block, old)
             more, block_bar, old_bar = pull((term_bar, bar))
             memory.append(old_bar)
             layer_sums.append(jax.tree.map(jnp.add, total, more))
-            # Nodes outside of the grid are not part of the field.
-            start = slab.halo if not slab.upper else 0
-            block_bar = lax.slice_in_dim(block_bar, start, start + slab.width + slab.halo, axis=slab.axis)
             new = self.add_scaled(new, self.kappa, block_bar, slab.axis, target)
         sums["layers"] = layer_sums
         return {"q": new, "old": q, "memory": memory, "sums": sums}, signals_bar
 
-    def _weigh(self, q: Array) -> Array:
-        """D q: the cotangent of L u + P; D is m / kappa."""
-        return q * self._mass()
-
-    def _mass(self) -> Array:
-        return jnp.where(self.kappa > 0, self.m / jnp.where(self.kappa > 0, self.kappa, 1), 1)
+    def _weigh(self, q: Array, axis: int, start: int, size: int) -> Array:
+        """D q on the nodes of a layer: the cotangent of L u + P there; D = m / kappa."""
+        part = [lax.slice_in_dim(x, start, start + size, axis=axis) for x in (q, self.m, self.kappa)]
+        return part[0] * jnp.where(part[2] > 0, part[1] / jnp.where(part[2] > 0, part[2], 1), 1)
 
     def pull_finish(self, sweep: dict) -> tuple["LeapFrog", Leap]:
         inverse = jnp.where(self.kappa > 0, 1 / jnp.where(self.kappa > 0, self.kappa, 1), 0)
-        padded = self.pad(inverse)
         sums = sweep["sums"]
         sources_bar = None
         if self.sources is not None:
@@ -286,16 +213,9 @@ class LeapFrog(eqx.Module):
             kappa_bar = jnp.where(alive, weights * total / jnp.where(alive, kappa, 1), 0)
             nodes_bar = tuple(np.zeros(n.shape, jax.dtypes.float0) for n in self.sources.nodes)
             sources_bar = Injection(nodes_bar, total, kappa_bar)
-        bar = LeapFrog(
-            sums["m"] * inverse,
-            jnp.zeros_like(self.kappa),
-            jnp.zeros_like(self.dt),
-            sums["layers"],
-            sources_bar,
-            self.where,
-            self.order,
-        )
-        return bar, Leap(sweep["q"] * padded, -sweep["old"] * padded, sweep["memory"])
+        still = jnp.zeros_like(self.kappa), jnp.zeros_like(self.dt)
+        parts = (sums["m"] * inverse, *still, sums["layers"], sources_bar, self.where, self.order)
+        return LeapFrog(*parts), Leap(sweep["q"] * inverse, -sweep["old"] * inverse, sweep["memory"])
 
 
 def _lift(signals: Array, ndim: int) -> Array:
