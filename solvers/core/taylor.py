@@ -24,7 +24,7 @@ def judge(
     change: np.ndarray,
     *,
     expected: int,
-    tolerance: float,
+    tolerance: float | int,
     eps: float,
 ) -> Remainder:
     """Fit the rate of one remainder over the smallest clean steps, and say what it means.
@@ -83,7 +83,7 @@ def clean_window(clean: np.ndarray) -> slice | None:
     return None
 
 
-def resolution(hs: np.ndarray, first: Remainder, slope: float, tolerance: float) -> float:
+def resolution(hs: np.ndarray, first: Remainder, slope: float, tolerance: float | int) -> float:
     """Relative error of the slope that moves the rate of R1 by the tolerance, at the middle of its window.
 
     With an error e of the slope R1 = c h^2 + e h, whose rate is 2 - e / (c h) for small e.
@@ -98,13 +98,13 @@ def round_off(evaluate: Callable[[float], float], eps: float) -> float:
     """Standard deviation of the round-off of one value of f, from differences of eight neighbouring values.
 
     The k-th difference of a smooth function is of order delta^k, that of independent errors has the variance
-    binomial(2 k, k) sigma^2. The smallest of three estimates is the one least spoilt by smooth change. The rounding of
-    the result alone has 12^(-1/2) units in the last place.
+    binomial(2 k, k) sigma^2. The mean over k = 3, 4, 5 is taken, and at least the rounding of the result alone,
+    12^(-1/2) units in the last place.
 
     Reference:
         J. J. More, S. M. Wild, SIAM J. Sci. Comput. 33 (2011) 1292, section 3.
     """
     delta = 2.0 ** round(math.log2(eps) / 2)
     values = np.array([evaluate(i * delta) for i in range(8)])
-    sigmas = [math.sqrt(np.mean(np.diff(values, k) ** 2) / math.comb(2 * k, k)) for k in (3, 4, 5)]
-    return max(float(np.min(sigmas)), 0.3 * eps * abs(float(values[0])))
+    variances = [np.mean(np.diff(values, k) ** 2) / math.comb(2 * k, k) for k in (3, 4, 5)]
+    return max(math.sqrt(np.mean(variances)), 0.3 * eps * abs(float(values[0])))

@@ -27,10 +27,10 @@ def check_gradient(
     direction: Any = None,
     *,
     hessian: bool = False,
-    steps: Sequence[float] | None = None,
+    steps: Sequence[float] | np.ndarray | None = None,
     key: Array | None = None,
     gradient: Any = None,
-    tolerance: float = 0.1,
+    tolerance: float | int = 0.1,
 ) -> GradientReport:
     """Taylor test: do the derivatives of a scalar function predict how it changes?
 
@@ -100,22 +100,24 @@ def check_gradient(
     def evaluate(h: float) -> float:
         return float(along(moving, d, jnp.asarray(h)))
 
-    noise, value = round_off(evaluate, eps), evaluate(0.0)
-    change = np.array([evaluate(h) for h in hs]) - value
-    slope, slope_size = _product(g, d)
-    # What Taylor's formula takes off, and its round-off: about ten roundings in each element of a derivative.
-    terms, lost = [np.zeros_like(hs), hs * slope], [np.zeros_like(hs), hs * slope_size * 10 * eps]
-    if hessian:
-        curvature, curvature_size = _product(hd, d)
-        terms.append(hs**2 / 2 * curvature)
-        lost.append(hs**2 / 2 * curvature_size * 10 * eps)
-    floors = math.sqrt(2.0) * noise + np.cumsum(lost, axis=0)
-    remainders = tuple(
-        judge(hs, np.abs(change - term), floor, np.abs(change), expected=power, tolerance=tolerance, eps=eps)
-        for power, (term, floor) in enumerate(zip(np.cumsum(terms, axis=0), floors, strict=True), start=1)
-    )
+    # Steps at which f is not finite are left out by `judge`.
+    with np.errstate(all="ignore"):
+        noise, value = round_off(evaluate, eps), evaluate(0.0)
+        change = np.array([evaluate(h) for h in hs]) - value
+        slope, slope_size = _product(g, d)
+        # What Taylor's formula takes off, and its round-off: about ten roundings in each element of a derivative.
+        terms, lost = [np.zeros_like(hs), hs * slope], [np.zeros_like(hs), hs * slope_size * 10 * eps]
+        if hessian:
+            curvature, curvature_size = _product(hd, d)
+            terms.append(hs**2 / 2 * curvature)
+            lost.append(hs**2 / 2 * curvature_size * 10 * eps)
+        floors = math.sqrt(2.0) * noise + np.cumsum(lost, axis=0)
+        remainders = tuple(
+            judge(hs, np.abs(change - term), floor, np.abs(change), expected=power, tolerance=tolerance, eps=eps)
+            for power, (term, floor) in enumerate(zip(np.cumsum(terms, axis=0), floors, strict=True), start=1)
+        )
     unseen = resolution(hs, remainders[1], slope, tolerance)
-    return GradientReport(value, slope, hs, remainders, noise, unseen, tolerance)
+    return GradientReport(value, slope, hs, remainders, noise, unseen, float(tolerance))
 
 
 def check_adjoint(
@@ -125,7 +127,7 @@ def check_adjoint(
     key: Array | None = None,
     tangent: Any = None,
     cotangent: Any = None,
-    tolerance: float | None = None,
+    tolerance: float | int | None = None,
 ) -> AdjointReport:
     """Dot-product test: is reverse mode the transpose of forward mode?
 
@@ -182,10 +184,10 @@ def check_adjoint(
 
 
 def check_order(
-    error: Callable[[Any], Any] | Sequence[Any],
-    sizes: Sequence[Any],
-    expected: float,
-    tolerance: float = 0.2,
+    error: Callable[[Any], Any] | Sequence[Any] | np.ndarray | Array,
+    sizes: Sequence[Any] | np.ndarray,
+    expected: float | int,
+    tolerance: float | int = 0.2,
 ) -> OrderReport:
     """Measure the order p of a method, error ~ size^-p, over a sequence of grids.
 
@@ -253,7 +255,7 @@ def _derivatives(f: Callable, x: Any, still: Any, d: Any, gradient: Any, hessian
     return (jax.jit(grad)(x) if fixed is None else fixed), None
 
 
-def _steps(steps: Sequence[float] | None, eps: float) -> np.ndarray:
+def _steps(steps: Sequence[float] | np.ndarray | None, eps: float) -> np.ndarray:
     if steps is None:
         first, last = (5, 19) if eps < 1e-12 else (2, 10)
         return 2.0 ** -np.arange(first, last + 1)
@@ -322,12 +324,14 @@ def _product(a: Any, b: Any) -> tuple[float, float]:
 
     Without complex conjugate: JAX's reverse mode is the transpose, so that df = Re(sum(g dx)).
     """
-    terms = [
-        np.real(np.asarray(x, np.complex128) * np.asarray(y, np.complex128)).ravel()
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    ]
-    products = np.concatenate(terms)
-    return float(np.sum(products)), float(np.sqrt(np.sum(products**2)))
+    # Values that are not finite are the caller's to judge.
+    with np.errstate(all="ignore"):
+        terms = [
+            np.real(np.asarray(x, np.complex128) * np.asarray(y, np.complex128)).ravel()
+            for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        ]
+        products = np.concatenate(terms)
+        return float(np.sum(products)), float(np.sqrt(np.sum(products**2)))
 
 
 def _eps(tree: Any) -> float:
