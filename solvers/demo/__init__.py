@@ -1,0 +1,1 @@
+"""What `solvers demo` runs: parts that compute something whose truth is known, and show it."""

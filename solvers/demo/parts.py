@@ -1,0 +1,42 @@
+"""The parts of the demo and how they are run. A later door adds its part to `PARTS`.
+
+A part is a function (folder, quick) -> `Chapter`; it writes its pictures into the folder and tells its progress.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..tables import aligned
+from .gradient import gradient_and_its_proof
+from .page import HEADER, Chapter, write_page
+from .recovery import recovery
+from .waves import wave_and_its_exact_solution
+
+PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (wave_and_its_exact_solution, gradient_and_its_proof, recovery)
+
+
+def run(out: Path, *, quick: bool = False, version: str = "") -> Path:
+    """Run all parts, print the table, write pictures and page; returns the path of the page."""
+    import jax
+
+    out.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    chapters = []
+    for number, part in enumerate(PARTS, 1):
+        print(f"part {number} of {len(PARTS)}: {part.__name__.replace('_', ' ')}", flush=True)
+        chapters.append(part(out, quick))
+    print("\n" + aligned(HEADER, [row for chapter in chapters for row in chapter.rows]))
+    seconds = time.perf_counter() - begin
+    device = jax.devices()[0]
+    page = write_page(
+        out,
+        "What solvers computed",
+        "Waves are simulated, differentiated through, and used to find the model that they travelled through. "
+        "Every number stands beside its true value.",
+        chapters,
+        f"solvers {version}, JAX {jax.__version__} on {device.device_kind} ({device.platform}); "
+        f"{seconds:.0f} s including compilation.",
+    )
+    print(f"\n{seconds:.0f} s; the pictures are in {out}/, open {page}")
+    return page
