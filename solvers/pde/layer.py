@@ -7,13 +7,17 @@ In time, with b = exp(-(sigma + alpha) dt) and a = sigma / (sigma + alpha) (b - 
     zeta <- b zeta + a (u_xx + D- psi)             on nodes,
     u_xx is replaced by u_xx + D- psi + zeta,
 
-with the staggered differences D+, D- of the order of the scheme. All of it acts along the normal only, so a slab is
-three small banded matrices, and its transpose is three more.
+with differences such that D- D+ is the second difference itself (`one_sided_root`; with a density the staggered ones).
+The pair matters: with staggered differences and the second difference of order 4 or more, D- D+ is the more negative
+of the two at short wavelengths, the layer drives them, and they grow without bound.
+
+All of it acts along the normal only, so a slab is three small banded matrices, and its transpose is three more.
 
 Reference: Roden and Gedney, Microwave and Optical Technology Letters 27 (2000), 334 (the recursive convolution);
 Pasalic and McGarry, SEG Expanded Abstracts 29 (2010), 2925 (second order in time).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -23,67 +27,74 @@ from jax import lax
 from jaxtyping import Array
 
 from .boundary import Absorbing, Face
-from .operators import along, second_difference, staggered_difference
+from .operators import along, one_sided_root, second_difference, staggered_difference
 
 # Reflection that the damping is designed for, and the power of its profile: tuned so that a 20-cell layer stays below
-# 1e-4 for pulses from 5 to 30 points per wavelength (see the measured table in the documentation).
-TARGET, POWER = 1e-5, 3
+# 1e-4 for pulses from 8 to 30 points per wavelength at their peak frequency (table in the documentation).
+TARGET, POWER = 1e-4, 2
 
 
 class Slab(NamedTuple):
-    """One absorbing layer: where it lies and its matrices (static)."""
+    """One absorbing layer: where it lies and its matrices (static).
+
+    It covers `size` = width + order / 2 nodes, those of the layer and those that its stencils reach, and as many half
+    nodes; the damping is zero beyond the layer.
+    """
 
     axis: int
     upper: bool
     width: int
-    halo: int
-    gradient: np.ndarray  # half nodes from nodes: (width + 1, width + halo)
-    curvature: np.ndarray  # nodes from nodes: (width, width + halo)
-    divergence: np.ndarray  # nodes from half nodes: (width + halo, width + 1)
-    depth: np.ndarray  # of the nodes in the layer, 0 at the interface, 1 at the outer edge
+    size: int
+    gradient: np.ndarray  # half nodes from nodes
+    curvature: np.ndarray  # nodes from nodes
+    divergence: np.ndarray  # nodes from half nodes
+    depth: np.ndarray  # of the nodes, 0 at the interface and inside of the grid, 1 at the outermost node
     half_depth: np.ndarray
 
 
-def slabs(faces: tuple[tuple[Face, Face], ...], order: int, spacing: tuple[float, ...]) -> list[Slab]:
-    """The absorbing layers of a box."""
+def slabs(
+    faces: tuple[tuple[Face, Face], ...], order: int, spacing: tuple[float, ...], staggered: bool = False
+) -> list[Slab]:
+    """The absorbing layers of a box, for the second difference, or for staggered differences as with a density."""
     found = []
     for axis, (pair, h) in enumerate(zip(faces, spacing, strict=True)):
         for side, face in enumerate(pair):
             if isinstance(face, Absorbing):
-                found.append(_slab(axis, side == 1, face.width, order, h))
+                found.append(_slab(axis, side == 1, face.width, order, h, staggered))
     return found
 
 
-def _slab(axis: int, upper: bool, width: int, order: int, h: float) -> Slab:
+def _slab(axis: int, upper: bool, width: int, order: int, h: float, staggered: bool) -> Slab:
     r = order // 2
-    s, c = staggered_difference(order), second_difference(order)
-    gradient = np.zeros((width + 1, width + 2 * r))
-    curvature = np.zeros((width, width + 2 * r))
-    divergence = np.zeros((width + r, width + 1))
-    # Node j of the slab is column j + r; half node i sits between the nodes i - 1 and i.
-    for i in range(width + 1):
-        for k in range(1, r + 1):
-            gradient[i, i + r + k - 1] += s[k - 1] / h
-            gradient[i, i + r - k] -= s[k - 1] / h
-    for j in range(width):
-        curvature[j, j + r] += c[0] / h**2
-        for k in range(1, r + 1):
-            curvature[j, j + r + k] += c[k] / h**2
-            curvature[j, j + r - k] += c[k] / h**2
-    for j in range(width + r):
-        for k in range(1, r + 1):
-            if j + k <= width:
-                divergence[j, j + k] += s[k - 1] / h
-            if 0 <= j + 1 - k <= width:
-                divergence[j, j + 1 - k] -= s[k - 1] / h
-    # The field outside of the layer is zero.
-    gradient, curvature = gradient[:, r:], curvature[:, r:]
-    depth = (width - np.arange(width)) / width
-    half_depth = (width - np.arange(width + 1) + 0.5) / width
+    c = second_difference(order)
+    if staggered:
+        half = staggered_difference(order)
+        first, d, place = -r, (*(-x for x in half[::-1]), *half), -0.5
+    else:
+        d, place = one_sided_root(order)
+        first = -round(place + 0.25)
+        place += first
+    size = width + r
+    gradient, curvature, divergence = np.zeros((3, size, size))
+
+    def put(matrix: np.ndarray, row: int, column: int, value: float) -> None:
+        # The field and psi are zero outside of the layer's outer edge; the rows where the damping is zero do not count.
+        if 0 <= column < size:
+            matrix[row, column] += value
+
+    # Row i of the gradient reads the nodes i + first, ..., and lives at i + place; the interface is node `width`.
+    for j in range(size):
+        for k, dk in enumerate(d):
+            put(gradient, j, j + first + k, dk / h)
+            put(divergence, j, j - first - k, -dk / h)
+        for k in range(-r, r + 1):
+            put(curvature, j, j + k, c[abs(k)] / h**2)
+    nodes = np.arange(size)
+    depth, half_depth = (np.clip((width - x) / width, 0, None) for x in (nodes, nodes + place))
     if upper:
         gradient, curvature, divergence = -gradient[::-1, ::-1], curvature[::-1, ::-1], -divergence[::-1, ::-1]
         depth, half_depth = depth[::-1], half_depth[::-1]
-    return Slab(axis, upper, width, r, gradient, curvature, divergence, depth, half_depth)
+    return Slab(axis, upper, width, size, gradient, curvature, divergence, depth, half_depth)
 
 
 def damping(slab: Slab, speed: Array, dt: Array, h: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -92,12 +103,12 @@ def damping(slab: Slab, speed: Array, dt: Array, h: float) -> tuple[tuple[Array,
     They depend on the largest speed only, rounded to steps of 7 %: piecewise constant, so that the layer adds nothing
     to the gradient with respect to the speed and that gradient stays exact.
     """
-    step = np.log(1.0718)
+    step = math.log(1.0718)
     fastest = jnp.exp(jnp.round(jnp.log(lax.stop_gradient(jnp.max(speed))) / step) * step)
-    strength = (POWER + 1) * fastest * np.log(1 / TARGET) / (2 * slab.width * h)
+    strength = (POWER + 1) * fastest * math.log(1 / TARGET) / (2 * slab.width * h)
 
     def coefficients(depth: np.ndarray) -> tuple[Array, Array]:
-        sigma = strength * jnp.asarray(np.clip(depth, 0, None) ** POWER, dt.dtype)
+        sigma = strength * jnp.asarray(depth**POWER, dt.dtype)
         return jnp.expm1(-sigma * dt), jnp.exp(-sigma * dt)
 
     return coefficients(slab.half_depth), coefficients(slab.depth)
@@ -105,21 +116,19 @@ def damping(slab: Slab, speed: Array, dt: Array, h: float) -> tuple[tuple[Array,
 
 def start_memory(slab: Slab, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Array, Array]:
     """psi and zeta at rest."""
-    sizes = [
-        [width if axis == slab.axis else n for axis, n in enumerate(shape)] for width in (slab.width + 1, slab.width)
-    ]
-    return jnp.zeros(sizes[0], dtype), jnp.zeros(sizes[1], dtype)
+    zeros = jnp.zeros([slab.size if axis == slab.axis else n for axis, n in enumerate(shape)], dtype)
+    return zeros, zeros
 
 
 def first_node(slab: Slab, n: int) -> int:
-    """First of the width + halo nodes, along its axis of n nodes, that a slab reads and adds to."""
-    return n - slab.width - slab.halo if slab.upper else 0
+    """First of the nodes, along its axis of n nodes, that a slab reads and adds to."""
+    return n - slab.size if slab.upper else 0
 
 
 def apply_slab(
     slab: Slab, coefficients: tuple, block: Array, memory: tuple, flux: tuple[Array, Array] | None = None
 ) -> tuple[Array, tuple[Array, Array]]:
-    """What the layer adds to the Laplacian on its width + halo nodes, and its new memory.
+    """What the layer adds to the Laplacian on its nodes, and its new memory.
 
     Args:
         slab: the layer.
@@ -128,20 +137,15 @@ def apply_slab(
         memory: (psi, zeta).
         flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes.
     """
-    axis, width, halo = slab.axis, slab.width, slab.halo
+    axis, size = slab.axis, slab.size
     lift = [-1 if a == axis else 1 for a in range(block.ndim)]
     (a_half, b_half), (a, b) = jax.tree.map(lambda c: c.reshape(lift), coefficients)
     if flux is None:
         both = along(np.concatenate([slab.gradient, slab.curvature]), block, axis)
-        slope, curvature = _cut(both, axis, 0, width + 1), _cut(both, axis, width + 1, width)
+        slope, curvature = (lax.slice_in_dim(both, start, start + size, axis=axis) for start in (0, size))
     else:
         slope, curvature = along(slab.gradient, block, axis), flux[1]
     psi = b_half * memory[0] + a_half * slope
     spread = along(slab.divergence, psi if flux is None else flux[0] * psi, axis)
-    zeta = b * memory[1] + a * (curvature + _cut(spread, axis, halo if slab.upper else 0, width))
-    pad = (halo, 0) if slab.upper else (0, halo)
-    return spread + jnp.pad(zeta, [pad if d == axis else (0, 0) for d in range(block.ndim)]), (psi, zeta)
-
-
-def _cut(x: Array, axis: int, start: int, size: int) -> Array:
-    return lax.slice_in_dim(x, start, start + size, axis=axis)
+    zeta = b * memory[1] + a * (curvature + spread)
+    return spread + zeta, (psi, zeta)

@@ -54,6 +54,41 @@ def staggered_difference(order: int) -> tuple[float, ...]:
     return tuple(weights)
 
 
+@lru_cache
+def one_sided_root(order: int) -> tuple[tuple[float, ...], float]:
+    """A difference (d_0, ..., d_r) with u'(x) ~ sum_k d_k u(x_k) / h whose square is the second difference exactly.
+
+    sum_k d_k d_(k+m) = -c_m: the second difference of the order is minus the transpose of this one times itself.
+    Returned with the place, counted from node 0, whose derivative it gives.
+
+    The symbol of the second difference is not positive, so it factors (Fejer and Riesz): of every pair of roots z, 1 / z
+    of its polynomial one goes to each factor, chosen here so that the place lies as near to the middle as possible.
+
+    Example:
+        >>> one_sided_root(2)
+        ((-1.0, 1.0), 0.5)
+    """
+    c = second_difference(order)
+    r = order // 2
+    polynomial = -np.array([*c[:0:-1], *c])
+    rest = np.polydiv(polynomial, [1.0, -2.0, 1.0])[0]
+    inside = [z for z in np.roots(rest) if abs(z) < 1 and z.imag >= -1e-12]
+    best: tuple[tuple[float, ...], float] | None = None
+    for choice in range(2 ** len(inside)):
+        roots: list[complex] = [1.0]
+        for i, z in enumerate(inside):
+            root = 1 / z if choice >> i & 1 else z
+            roots += [root.real] if abs(z.imag) < 1e-12 else [root, root.conjugate()]
+        d = np.poly(roots).real[::-1]
+        k = np.arange(r + 1)
+        d = d / (d @ k)
+        place = float(d @ k**2 / 2)
+        if best is None or abs(place - r / 2) < abs(best[1] - r / 2):
+            best = tuple(float(x) for x in d), place
+    assert best is not None
+    return best
+
+
 def interior(ndim: int, halo: int) -> tuple[slice, ...]:
     """The index of what lies inside the halo."""
     return (slice(halo, -halo),) * ndim

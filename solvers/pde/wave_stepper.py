@@ -82,6 +82,7 @@ class LeapFrog(eqx.Module):
     sources: Injection | None
     where: Geometry
     order: int = eqx.field(static=True)
+    staggered: bool = eqx.field(static=True, default=False)
 
     @property
     def halo(self) -> int:
@@ -92,7 +93,7 @@ class LeapFrog(eqx.Module):
         return tuple(h**-2 for h in self.where.grid.spacing)
 
     def slabs(self) -> list:
-        return slabs(self.where.faces, self.order, self.where.grid.spacing)
+        return slabs(self.where.faces, self.order, self.where.grid.spacing, self.staggered)
 
     def enter(self, state: WaveState) -> Leap:
         return to_leap(self, state)
@@ -146,7 +147,7 @@ class LeapFrog(eqx.Module):
     def block(self, field: Array, slab: Any) -> tuple[Array, int]:
         """The nodes that a layer reads and adds to, and the first of them along its axis."""
         target = first_node(slab, self.where.extended[slab.axis])
-        return lax.slice_in_dim(field, target, target + slab.width + slab.halo, axis=slab.axis), target
+        return lax.slice_in_dim(field, target, target + slab.size, axis=slab.axis), target
 
     def add_scaled(self, buffer: Array, scale: Array, term: Array, axis: int, target: int) -> Array:
         local = lax.slice_in_dim(scale, target, target + term.shape[axis], axis=axis)
@@ -189,7 +190,7 @@ class LeapFrog(eqx.Module):
             self.slabs(), self.layers, seen, sweep["memory"], sums["layers"], strict=True
         ):
             _, target = self.block(q, slab)
-            term_bar = self._weigh(q, slab.axis, target, slab.width + slab.halo)
+            term_bar = self._weigh(q, slab.axis, target, slab.size)
             _, pull = jax.vjp(lambda c, b, o, slab=slab: apply_slab(slab, c, b, o), coefficients, block, old)
             more, block_bar, old_bar = pull((term_bar, bar))
             memory.append(old_bar)
