@@ -119,7 +119,7 @@ def gather(
         x = _array(offsets, "offsets")
         if x.shape != values.shape[1:]:
             raise ValueError(f"`offsets` must have shape ({values.shape[1]},), one per trace, got {x.shape}.")
-        factor, unit = _scale([np.ptp(x)] if x.size else [0.0], unit)
+        factor, unit = _scale([float(np.ptp(x))] if x.size else [0.0], unit)
         x, name = x * factor, f"offset ({unit})"
         if x.size > 1 and not (np.all(np.diff(x) > 0) or np.all(np.diff(x) < 0)):
             raise ValueError("`offsets` must ascend or descend; sort the traces by them.")
