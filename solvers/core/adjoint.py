@@ -74,8 +74,8 @@ def segment_sizes(length: int, levels: int, step_bytes: float, state_bytes: floa
         ratio = state_bytes / max(step_bytes, 1.0)
         blocks = max((remaining / ratio) ** (1 / left), 1.0)
         wanted = max(round(remaining / blocks), 1)
-        near = [k for k in range(max(int(wanted * 0.85), 1), math.ceil(wanted * 1.18) + 1) if remaining % k == 0]
-        size = min(near, key=lambda k: abs(k - wanted)) if near else min(wanted, remaining)
+        near = [k for k in range(max(round(wanted / 1.5), 1), round(wanted * 1.5) + 1) if remaining % k == 0]
+        size = min(near, key=lambda k: abs(math.log(k / wanted))) if near else min(wanted, remaining)
         sizes.append(size)
         remaining = size
     return tuple(sizes)

@@ -157,7 +157,7 @@ def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tu
         _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), arrays, state)
         return state, jax.tree.leaves(pull), jax.tree.leaves((arrays, rest))
 
-    jaxpr, (packed, kept, fixed) = jax.make_jaxpr(residuals, return_shape=True)(arrays)
+    jaxpr, (packed, kept, _) = jax.make_jaxpr(residuals, return_shape=True)(arrays)
     n_packed, n_kept = len(jax.tree.leaves(packed)), len(jax.tree.leaves(kept))
     out = jaxpr.jaxpr.outvars
     # What is the same at every step is kept once, not per step.

@@ -45,7 +45,8 @@ def check_finite(array: np.ndarray, name: str) -> None:
     if len(bad):
         where = tuple(int(i) for i in bad[0])
         raise ValueError(
-            f"`{name}` has {len(bad)} of {array.size} values that are not finite; the first is {array[where]} at index {where}."
+            f"`{name}` has {len(bad)} of {array.size} values that are not finite; the first is {array[where]} "
+            f"at index {where}."
         )
 
 

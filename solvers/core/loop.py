@@ -367,7 +367,8 @@ def _same_struct(stepper: Any, state: Any, inputs: Any) -> None:
         if old.shape != new.shape or old.dtype != new.dtype:
             raise TypeError(
                 f"The step changes the state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} to "
-                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher precision?)."
+                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher "
+                "precision?)."
             )
 
 
@@ -403,7 +404,8 @@ def _check_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
         x = jnp.asarray(x)
         if x.ndim == 0 or x.shape[0] != steps:
             raise ValueError(
-                f"`inputs{jax.tree_util.keystr(path)}` needs a leading axis of length steps={steps}, got shape {x.shape}."
+                f"`inputs{jax.tree_util.keystr(path)}` needs a leading axis of length steps={steps}, "
+                f"got shape {x.shape}."
             )
         # Values of higher precision would promote the state.
         return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x

@@ -61,8 +61,8 @@ def one_sided_root(order: int) -> tuple[tuple[float, ...], float]:
     sum_k d_k d_(k+m) = -c_m: the second difference of the order is minus the transpose of this one times itself.
     Returned with the place, counted from node 0, whose derivative it gives.
 
-    The symbol of the second difference is not positive, so it factors (Fejer and Riesz): of every pair of roots z, 1 / z
-    of its polynomial one goes to each factor, chosen here so that the place lies as near to the middle as possible.
+    The symbol of the second difference is not positive, so it factors (Fejer and Riesz): of every pair of roots z and
+    1 / z of its polynomial one goes to each factor, chosen so that the place lies as near to the middle as possible.
 
     Example:
         >>> one_sided_root(2)

@@ -13,7 +13,6 @@ from jaxtyping import Array
 
 from ..core.grid import Grid
 from .boundary import Free, Periodic, Rigid, faces_of, layer_widths
-from .operators import add_at
 
 HALF_WIDTH = 6
 POINTS = 2 * HALF_WIDTH
@@ -197,13 +196,13 @@ class PreparedReceivers(eqx.Module):
     # The transpose, for the hand-derived adjoint: what does not depend on the field is done for all steps at once.
 
     @property
-    def banded(self) -> bool:
-        """True where the transpose fills one contiguous band of the grid: receivers on a line along an axis."""
-        return len(self.own) <= 1 and not any(self.wraps(a) for a in range(self.where.grid.ndim) if a not in self.own)
+    def on_line(self) -> bool:
+        """True where the receivers differ along one axis at most: reading is then a product of one factor per axis."""
+        return len(self.own) <= 1
 
     def ahead(self, values: Array) -> Array:
         """Values (steps, n) brought onto the nodes of the line of receivers, (steps, nodes); unchanged off a line."""
-        if not self.banded:
+        if not self.on_line:
             return values
         if not self.own:
             return values.sum(axis=1, keepdims=True)
@@ -215,21 +214,24 @@ class PreparedReceivers(eqx.Module):
     def spread(self, field: Array, scale: Array, value: Array) -> Array:
         """Add scale * (transpose of reading) to a field; `value` comes from `ahead`."""
         axes = range(field.ndim)
-        if not self.banded:
+        if not self.on_line:
             return self._spread_points(field, scale, value)
-        start = [jnp.zeros((), jnp.int32) if a in self.own else self.nodes[a][0] for a in axes]
-        block = value.reshape([-1 if a in self.own else 1 for a in axes])
+        # Dense factors, mostly zeros: the sum then fuses with the stencil, where writing a window copies the field.
+        term = value.reshape([-1 if a in self.own else 1 for a in axes])
         for axis in axes:
             if axis not in self.own:
-                block = block * self.weights[axis].reshape([-1 if a == axis else 1 for a in axes])
-        local = lax.dynamic_slice(scale, start, block.shape)
-        return add_at(field, local * block, tuple(start))
+                factor = jnp.zeros(self.where.extended[axis], field.dtype)
+                factor = factor.at[self.nodes[axis]].add(self.weights[axis])
+                term = term * factor.reshape([-1 if a == axis else 1 for a in axes])
+        return field + scale * term
 
     def _spread_points(self, field: Array, scale: Array, values: Array) -> Array:
         index, block = [], values.reshape(-1, *[1] * field.ndim)
         for axis in range(field.ndim):
             lift = [-1] + [POINTS if a == axis else 1 for a in range(field.ndim)]
-            index.append(self.nodes[axis].reshape(lift))
-            block = block * self.weights[axis].reshape(lift)
-        local = scale[tuple(index)] * block
-        return field.at[tuple(index)].add(local)
+            nodes = self.nodes[axis] if axis in self.own else self.nodes[axis][None]
+            weights = self.weights[axis] if axis in self.own else self.weights[axis][None]
+            index.append(nodes.reshape(lift))
+            block = block * weights.reshape(lift)
+        index = [jnp.broadcast_to(i, block.shape) for i in index]
+        return field.at[tuple(index)].add(scale[tuple(index)] * block)

@@ -205,14 +205,14 @@ class Wave(eqx.Module):
         layers = [damping(s, self.speed, dt, self.grid.spacing[s.axis]) for s in self._slabs()]
         if self.density is None and self.time_order == 2:
             kappa = m / self._weights()
-            return LeapFrog(m, kappa, dt, layers, self._injection(kappa), where, self.order)
+            return LeapFrog(m, kappa, dt, layers, self._injection(), where, self.order)
         inverse = None
         if self.density is not None:
             density = jnp.pad(self.density, layer_widths(self.boundary), mode="edge")
             m = m * density
             inverse = half_node_inverses(density, self.boundary, self.order)
         kappa = m / self._weights()
-        base = LeapFrog(m, kappa, dt, layers, self._injection(kappa), where, self.order, inverse is not None)
+        base = LeapFrog(m, kappa, dt, layers, self._injection(), where, self.order, inverse is not None)
         return GeneralLeapFrog(base, inverse, self.time_order)
 
     def check(self, state: Any, *, steps: int, dt: Any, inputs: Any) -> None:
@@ -304,7 +304,7 @@ class Wave(eqx.Module):
         row = abs(c[0]) + 2 * sum(abs(x) for x in c[1:])
         return float(speed.max() ** 2 * row * sum(h**-2 for h in self.grid.spacing))
 
-    def _injection(self, kappa: Array) -> Injection | None:
+    def _injection(self) -> Injection | None:
         """Windows of the sources, with delta(x - x_s) normalised to integral 1."""
         if self.sources is None:
             return None
@@ -315,7 +315,7 @@ class Wave(eqx.Module):
             lift = [n] + [POINTS if a == axis else 1 for a in range(self.grid.ndim)]
             weights = weights * (w / h).reshape(lift)
             index.append(nodes.reshape(lift))
-        return Injection(tuple(index), weights, kappa[tuple(index)])
+        return Injection(tuple(index), weights, (1 / self._weights())[tuple(index)])
 
     def _room_for_points(self, what: str, where: Geometry) -> None:
         for axis, n in enumerate(where.extended):

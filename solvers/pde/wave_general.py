@@ -68,7 +68,10 @@ class GeneralLeapFrog(eqx.Module):
         if self.time_order == 4:
             # The correction acts on what the layers have damped: applied to m L u alone it makes them unstable.
             rate = rate + self._apply(rate) / 12
-        return Leap(base.inject(2 * u - carry.previous + rate, signals), u, memory)
+        new = 2 * u - carry.previous + rate
+        if base.sources is not None:
+            new = new.at[base.sources.nodes].add(base.m[base.sources.nodes] * base.sources.windows(signals))
+        return Leap(new, u, memory)
 
     def _apply(self, u: Array) -> Array:
         if self.inverse is None:

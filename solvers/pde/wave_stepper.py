@@ -3,15 +3,15 @@ r"""The leapfrog step of the acoustic wave equation, and its adjoint derived by 
 With m = (c dt)^2 (zero on a free surface, where the pressure stays zero), the discrete Laplacian L with its boundary
 terms, the layer terms P and the sources, one step is
 
-    u_+ = 2 u - u_- + m (L u + P(u, memory)) + kappa w s,          kappa = m / D,
+    u_+ = 2 u - u_- + m R,          R = L u + P(u, memory) + D^-1 w s,
 
 where D holds the weights of the trapezoidal rule (1/2 on a rigid wall), so that D L is symmetric. Let alpha be the
-cotangent of u_+. With q = kappa alpha the reverse step is the same kernel again,
+cotangent of u_+. With kappa = m / D and q = kappa alpha the reverse step is the same kernel again,
 
     q_new = 2 q - q_old + m L q + kappa (layers, transposed) + kappa (receivers, transposed),
 
-because L^T D = D L. The gradient with respect to m is sum_n alpha_n (L u_n + P_n) = (D / m) sum_n q_n (L u_n + P_n),
-and with respect to a source signal sum w q. Only L u + P is kept per step.
+because L^T D = D L. The gradient with respect to m is sum_n alpha_n R_n = (1 / kappa) sum_n q_n R_n, and with respect
+to a source signal sum w q. Only R is kept per step.
 
 Reference: Plessix, Geophysical Journal International 167 (2006), 495, for the adjoint-state method; here it is the
 adjoint of the discrete scheme, exact to round-off.
@@ -65,11 +65,15 @@ def from_leap(stepper: Any, carry: Leap) -> WaveState:
 
 
 class Injection(eqx.Module):
-    """Point sources: nodes of their windows per axis, (n, 12, 1, ...); weights w and kappa there, both (n, 12, ...)."""
+    """Point sources: nodes of their windows per axis, (n, 12, 1, ...); weights w and 1 / D there, both (n, 12, ...)."""
 
     nodes: tuple[Array, ...]
     weights: Array
-    kappa: Array
+    inverse_mass: Array
+
+    def windows(self, signals: Array) -> Array:
+        """What the sources add to R on their nodes: D^-1 w s."""
+        return self.inverse_mass * self.weights * _lift(signals, self.weights.ndim - 1)
 
 
 class LeapFrog(eqx.Module):
@@ -121,10 +125,12 @@ class LeapFrog(eqx.Module):
             term, kept = apply_slab(slab, coefficients, block, old)
             memory.append(kept)
             new = self.add_scaled(new, self.m, term, slab.axis, target)
-        return Leap(self.inject(new, signals), carry.u, memory)
+        if self.sources is not None:
+            new = new.at[self.sources.nodes].add(self.m[self.sources.nodes] * self.sources.windows(signals))
+        return Leap(new, carry.u, memory)
 
     def taped_step(self, carry: Leap, signals: Array | None) -> tuple[Leap, tuple]:
-        """The step and what its transpose needs: L u + P, and for the layers' coefficients what they multiply."""
+        """The step and what its transpose needs: R, and for the layers' coefficients what they multiply."""
         wide = self.pad(carry.u)
         rate = laplacian(wide, self.order, self.scales)
         memory, seen = [], []
@@ -134,15 +140,10 @@ class LeapFrog(eqx.Module):
             memory.append(kept)
             seen.append((block, old))
             rate = add_at(rate, term, _corner(rate.ndim, slab.axis, target))
+        if self.sources is not None:
+            rate = rate.at[self.sources.nodes].add(self.sources.windows(signals))
         new = 2 * carry.u - carry.previous + self.m * rate
-        return Leap(self.inject(new, signals), carry.u, memory), (rate, seen)
-
-    def inject(self, field: Array, signals: Array | None) -> Array:
-        """Add the sources: kappa w s."""
-        if self.sources is None:
-            return field
-        windows = self.sources.kappa * self.sources.weights * _lift(signals, field.ndim)
-        return field.at[self.sources.nodes].add(windows)
+        return Leap(new, carry.u, memory), (rate, seen)
 
     def block(self, field: Array, slab: Any) -> tuple[Array, int]:
         """The nodes that a layer reads and adds to, and the first of them along its axis."""
@@ -209,11 +210,8 @@ class LeapFrog(eqx.Module):
         sums = sweep["sums"]
         sources_bar = None
         if self.sources is not None:
-            kappa, weights, total = self.sources.kappa, self.sources.weights, sums["windows"]
-            alive = kappa > 0
-            kappa_bar = jnp.where(alive, weights * total / jnp.where(alive, kappa, 1), 0)
             nodes_bar = tuple(np.zeros(n.shape, jax.dtypes.float0) for n in self.sources.nodes)
-            sources_bar = Injection(nodes_bar, total, kappa_bar)
+            sources_bar = Injection(nodes_bar, sums["windows"], jnp.zeros_like(self.sources.inverse_mass))
         still = jnp.zeros_like(self.kappa), jnp.zeros_like(self.dt)
         parts = (sums["m"] * inverse, *still, sums["layers"], sources_bar, self.where, self.order)
         return LeapFrog(*parts), Leap(sweep["q"] * inverse, -sweep["old"] * inverse, sweep["memory"])
