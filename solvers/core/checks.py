@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 
 def is_known(x: Any) -> bool:
     """True where the values can be looked at: not under `jit`, `grad` or `vmap`."""
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)
 
 
 def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Array:
@@ -65,7 +66,7 @@ def check_positive(value: Any, name: str) -> None:
 
 def warn_of_truncation(value: Any, name: str) -> None:
     """Say that JAX is about to turn float64 input into float32."""
-    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim and not jax.config.jax_enable_x64:
+    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim and not jax.config.read("jax_enable_x64"):
         warnings.warn(
             f"`{name}` is float64 and JAX will keep it as float32. Convert it yourself, or switch on double precision "
             'with jax.config.update("jax_enable_x64", True).',

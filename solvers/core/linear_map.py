@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir, partial_eval
 
@@ -79,7 +80,7 @@ def _apply(*args: Any, forward: Callable, split: int, **_: Any) -> list:
 
 @_linear_map.def_abstract_eval
 def _shapes(*_: Any, out: tuple, **__: Any) -> list:
-    return [jax.core.ShapedArray(shape, dtype) for shape, dtype in out]
+    return [ShapedArray(shape, dtype) for shape, dtype in out]
 
 
 def _jvp(primals: tuple, tangents: tuple, **params: Any) -> tuple[list, list]:

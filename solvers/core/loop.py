@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from .adjoint import STRETCH, differentiable_stretch, nested_scan, remat
 from .budget import Nest, choose
+from .checks import is_known
 from .equation import make_stepper
 from .observe import accumulates, is_observer
 from .status import SolverError, Status
@@ -37,7 +38,7 @@ class Simulation(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        if isinstance(self.code, jax.core.Tracer) or self.code.ndim:
+        if not is_known(self.code) or self.code.ndim:
             return self.code
         return Status(int(self.code))
 
@@ -48,7 +49,7 @@ class Simulation(eqx.Module):
             SolverError: with the step at which the state stopped being finite.
             TypeError: inside `jit`, where no value is known.
         """
-        if isinstance(self.code, jax.core.Tracer):
+        if not is_known(self.code):
             raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
         codes, steps = np.atleast_1d(self.code), np.atleast_1d(self.failed_step)
         bad = np.flatnonzero(codes != Status.OK)
@@ -394,7 +395,7 @@ def _working_dtype(state: Any) -> Any:
 def _time_step(dt: Any, dtype: Any) -> Array:
     if jnp.ndim(dt) != 0 or jnp.iscomplexobj(dt):
         raise ValueError(f"`dt` must be one real number, got {dt!r}.")
-    if not isinstance(dt, jax.core.Tracer) and not np.isfinite(float(dt)):
+    if is_known(dt) and not np.isfinite(float(dt)):
         raise ValueError(f"`dt` must be finite, got {dt!r}.")
     return jnp.asarray(dt, dtype)
 

@@ -5,12 +5,12 @@ from math import factorial
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from ..core.checks import is_known
 from ..core.grid import Grid
 from .boundary import Free, Periodic, Rigid, faces_of, layer_widths
 
@@ -92,9 +92,8 @@ def axis_window(where: Geometry, axis: int, coordinate: Array) -> tuple[Array, A
 
 def check_positions(positions: Any, grid: Grid, what: str) -> Any:
     """Positions as an array (n, axes); ValueError for a wrong shape or, where values are known, a point outside."""
-    if isinstance(positions, jax.core.Tracer):
-        array = positions
-    else:
+    array = positions
+    if is_known(positions):
         array = np.asarray(positions)
         if array.dtype.kind not in "fiu":
             raise ValueError(f"Positions of {what} must be numbers, got dtype {array.dtype}.")

@@ -56,7 +56,7 @@ class GeneralLeapFrog(eqx.Module):
         first = self._apply(u)
         return first if self.time_order == 2 else first + self._apply(first) / 12
 
-    def step(self, carry: Leap, signals: Array | None) -> Leap:
+    def step(self, carry: Leap, signals: Any) -> Leap:
         u, base = carry.u, self.base
         rate = self._apply(u)
         memory = []

@@ -67,7 +67,7 @@ def from_leap(stepper: Any, carry: Leap) -> WaveState:
 class Injection(eqx.Module):
     """Point sources: nodes of their windows per axis, (n, 12, 1, ...); weights w and 1 / D there, both (n, 12, ...)."""
 
-    nodes: tuple[Array, ...]
+    nodes: tuple[Any, ...]
     weights: Array
     inverse_mass: Array
 
@@ -114,7 +114,7 @@ class LeapFrog(eqx.Module):
 
     # ---- The step
 
-    def step(self, carry: Leap, signals: Array | None) -> Leap:
+    def step(self, carry: Leap, signals: Any) -> Leap:
         # One padded copy of the field, which all stencils read by static slices: on a CPU this fuses, vectorises and
         # runs on all cores, where shifts, rolls and updates of a padded buffer in place do not.
         wide = self.pad(carry.u)
@@ -129,7 +129,7 @@ class LeapFrog(eqx.Module):
             new = new.at[self.sources.nodes].add(self.m[self.sources.nodes] * self.sources.windows(signals))
         return Leap(new, carry.u, memory)
 
-    def taped_step(self, carry: Leap, signals: Array | None) -> tuple[Leap, tuple]:
+    def taped_step(self, carry: Leap, signals: Any) -> tuple[Leap, tuple]:
         """The step and what its transpose needs: R, and for the layers' coefficients what they multiply."""
         wide = self.pad(carry.u)
         rate = laplacian(wide, self.order, self.scales)
@@ -174,7 +174,7 @@ class LeapFrog(eqx.Module):
         """Add the cotangent of receivers."""
         return sweep | {"q": entry.spread(sweep["q"], self.kappa, value)}
 
-    def pull_step(self, sweep: dict, tape: tuple, signals: Array | None) -> tuple[dict, Array | None]:
+    def pull_step(self, sweep: dict, tape: tuple, signals: Any) -> tuple[dict, Any]:
         rate, seen = tape
         q = sweep["q"]
         sums = dict(sweep["sums"])
