@@ -195,7 +195,7 @@ def parse_bytes(memory: str | float | int) -> int:
     return int(number * (1024 if match[3] else 1000) ** " kMGT".index(match[2] or " "))
 
 
-def _size(count: float) -> str:
+def _size(count: float | int) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.1f} {unit}"

@@ -66,7 +66,8 @@ def check_positive(value: Any, name: str) -> None:
 
 def warn_of_truncation(value: Any, name: str) -> None:
     """Say that JAX is about to turn float64 input into float32."""
-    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim and not jax.config.read("jax_enable_x64"):
+    single = jax.dtypes.canonicalize_dtype(np.float64) == np.float32
+    if single and isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim:
         warnings.warn(
             f"`{name}` is float64 and JAX will keep it as float32. Convert it yourself, or switch on double precision "
             'with jax.config.update("jax_enable_x64", True).',
