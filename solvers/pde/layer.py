@@ -31,7 +31,7 @@ from .operators import along, one_sided_root, second_difference, staggered_diffe
 
 # Reflection that the damping is designed for, and the power of its profile: tuned so that a 20-cell layer stays below
 # 1e-4 for pulses from 8 to 30 points per wavelength at their peak frequency (table in the documentation).
-TARGET, POWER = 1e-4, 2
+TARGET, POWER = 1e-6, 2
 
 
 class Slab(NamedTuple):

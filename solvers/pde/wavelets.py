@@ -39,7 +39,7 @@ def ricker(peak_frequency: Any, *, steps: int, dt: Any, delay: Any = None) -> Ar
     return (1 - 2 * a) * jnp.exp(-a)
 
 
-def points_per_wavelength(speed: Any, spacing: Any, frequency: float) -> float:
+def points_per_wavelength(speed: Any, spacing: Any, frequency: float | int) -> float:
     """Nodes per shortest wavelength, min(speed) / (frequency * largest spacing).
 
     Order 8 wants 4 to 5 at the highest frequency of the signal (2.5 times the peak of a Ricker wavelet), order 4
@@ -52,7 +52,7 @@ def points_per_wavelength(speed: Any, spacing: Any, frequency: float) -> float:
     return float(np.min(np.asarray(speed)) / (frequency * np.max(spacing)))
 
 
-def dispersion(points: float, *, order: int = 8, courant: float = 0.5, time_order: int = 2) -> float:
+def dispersion(points: float | int, *, order: int = 8, courant: float | int = 0.5, time_order: int = 2) -> float:
     """Relative error of the phase speed of a plane wave along an axis.
 
     Args:
