@@ -37,7 +37,7 @@ class Wave(eqx.Module):
         grid: nodes; speeds and pressures live on them.
         speed: c, m/s, a number or an array of `grid.shape`; positive.
         density: rho, kg/m^3, likewise; None for constant.
-        order: order in space. Order 8 costs little more than order 2 and needs a third of the points.
+        order: order in space. Order 8 needs a third of the points of order 2.
         time_order: 2, or 4 for the modified equation: two Laplacians per step, time step up to sqrt(3) larger.
             Sources enter to second order.
         boundary: one entry for all faces, or a tuple with one per axis, each for both faces or a pair (lower, upper),
