@@ -25,7 +25,7 @@ def test_nodes_lie_at_origin_plus_index_times_spacing(axes):
 def test_one_number_serves_all_axes():
     assert sv.Grid((3, 4), 2) == sv.Grid((3, 4), (2.0, 2.0), (0.0, 0.0))
     assert sv.Grid(5, 1.0).shape == (5,)
-    assert sv.Grid(np.int64(5), np.float32(0.5)).spacing == (0.5,)
+    assert sv.Grid((5, 3), (0.5, 1)).spacing == (0.5, 1.0)
 
 
 def test_a_grid_is_a_choice_not_a_leaf():

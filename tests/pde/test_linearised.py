@@ -24,7 +24,8 @@ def recording():
 def test_born_data_are_what_differences_tend_to(recording):
     record, speed, d = recording
     data, scattered = sv.born(record, speed, d)
-    np.testing.assert_array_equal(data, record(speed))
+    # Another program, so another order of operations: round-off of 30 steps.
+    np.testing.assert_allclose(data, record(speed), atol=30 * np.finfo(float).eps * float(jnp.abs(data).max()))
     h = 1e-3
     run = jax.jit(record)
     numeric = (run(speed - 2 * h * d) - 8 * run(speed - h * d) + 8 * run(speed + h * d) - run(speed + 2 * h * d)) / (12 * h)
