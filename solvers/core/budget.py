@@ -155,7 +155,7 @@ def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tu
             return state, kept, ()
         arrays, rest = eqx.partition(stepper, eqx.is_inexact_array)
         _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), arrays, state)
-        return state, jax.tree.leaves(pull), jax.tree.leaves((arrays, rest))
+        return state, jax.tree.leaves(pull), jax.tree.leaves(eqx.filter((arrays, rest), eqx.is_array))
 
     jaxpr, (packed, kept, _) = jax.make_jaxpr(residuals, return_shape=True)(arrays)
     n_packed, n_kept = len(jax.tree.leaves(packed)), len(jax.tree.leaves(kept))
@@ -164,7 +164,7 @@ def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tu
     same = {id(v) for v in [*jaxpr.jaxpr.invars, *jaxpr.jaxpr.constvars, *out[n_packed + n_kept :]]}
     same -= {id(v) for v in out[:n_packed]}
     per_step = {id(v): v.aval for v in out[n_packed : n_packed + n_kept] if id(v) not in same}
-    step_bytes = sum(_nbytes(a) for a in per_step.values())
+    step_bytes = float(sum(_nbytes(a) for a in per_step.values()))
     return sum(_nbytes(a) for a in jax.tree.leaves(packed)), step_bytes
 
 

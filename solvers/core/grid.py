@@ -33,8 +33,8 @@ class Grid(eqx.Module):
     def __init__(
         self,
         shape: int | Sequence[int],
-        spacing: float | Sequence[float],
-        origin: float | Sequence[float] = 0.0,
+        spacing: float | int | Sequence[float | int],
+        origin: float | int | Sequence[float | int] = 0.0,
     ):
         sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if not 1 <= len(sizes) <= 3:
@@ -62,7 +62,7 @@ class Grid(eqx.Module):
         return tuple(o + h * np.arange(n) for n, h, o in zip(self.shape, self.spacing, self.origin, strict=True))
 
 
-def _per_axis(value: float | Sequence[float], name: str, ndim: int) -> tuple[float, ...]:
+def _per_axis(value: float | int | Sequence[float | int], name: str, ndim: int) -> tuple[float, ...]:
     if np.ndim(value) not in (0, 1):
         raise ValueError(f"`{name}` must be one number or one per axis, got {value!r}.")
     values = (float(value),) * ndim if np.ndim(value) == 0 else tuple(float(v) for v in value)  # type: ignore[union-attr, arg-type]

@@ -317,7 +317,8 @@ class _Stretch:
         if self.every == 1:
             carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
             return carry, jax.tree.map(lambda y: y[None], y)
-        return lax.scan(step, carry, xs, reverse=reverse, unroll=2)
+        # A fresh function: JAX hashes what it scans, and the method of a struct hashes by its traced arrays.
+        return lax.scan(lambda c, x: step(c, x), carry, xs, reverse=reverse, unroll=2)
 
     def scan(self, tick: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple:
         # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
