@@ -5,7 +5,7 @@ tuple, list or dict of these. An accumulator is any struct with `start(state)`, 
 `result(total, count)`, which keep memory constant however long the run is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -73,7 +73,7 @@ class Fourier(eqx.Module):
     function: Callable
     frequencies: Array
 
-    def __init__(self, function: Callable, frequencies: Sequence[float] | Array):
+    def __init__(self, function: Callable, frequencies: Any):
         self.function = function
         self.frequencies = jnp.asarray(frequencies)
         if self.frequencies.ndim != 1:

@@ -20,10 +20,14 @@ def test_fewer_than_two_levels_are_refused(levels):
         sv.Checkpoint(levels)
 
 
-@hypothesis.given(st.integers(1, 5000), st.integers(2, 5), st.sampled_from([0.0, 1.0, 8.0]), st.sampled_from([1.0, 16.0]))
+@hypothesis.given(
+    st.integers(1, 5000), st.integers(2, 5), st.sampled_from([0.0, 1.0, 8.0]), st.sampled_from([1.0, 16.0])
+)
 def test_segments_shrink_and_stay_near_their_optimum(length, levels, step, state):
     sizes = segment_sizes(length, levels, step, state)
-    assert len(sizes) == levels - 1 and all(1 <= b <= a <= length for a, b in zip((length, *sizes), sizes, strict=False))
+    assert len(sizes) == levels - 1 and all(
+        1 <= b <= a <= length for a, b in zip((length, *sizes), sizes, strict=False)
+    )
     if step and length > 100:
         stored, outer = 0.0, length
         for size in sizes:
@@ -99,9 +103,7 @@ def test_a_stretch_is_differentiated_by_hand_in_every_mode():
         lambda h: jax.jacrev(jax.grad(h, argnums=1)),
         lambda h: jax.jit(jax.hessian(h)),
     ):
-        for ours, exact in zip(
-            jax.tree.leaves(transform(f)(x, a)), jax.tree.leaves(transform(g)(x, a)), strict=True
-        ):
+        for ours, exact in zip(jax.tree.leaves(transform(f)(x, a)), jax.tree.leaves(transform(g)(x, a)), strict=True):
             np.testing.assert_allclose(ours, exact, atol=1e-13)
     batch = jnp.stack([x, 2 * x])
     np.testing.assert_allclose(jax.vmap(jax.grad(f), (0, None))(batch, a), jax.vmap(jax.grad(g), (0, None))(batch, a))

@@ -22,7 +22,16 @@ def table(memory=None, **changes):
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("2GB", 2e9), ("500 MB", 5e8), ("1.5GiB", 1.5 * 2**30), ("10k", 1e4), ("7", 7), (123, 123), (1e6, 1e6), ("1 TB", 1e12)],
+    [
+        ("2GB", 2e9),
+        ("500 MB", 5e8),
+        ("1.5GiB", 1.5 * 2**30),
+        ("10k", 1e4),
+        ("7", 7),
+        (123, 123),
+        (1e6, 1e6),
+        ("1 TB", 1e12),
+    ],
 )
 def test_sizes_are_read(text, count):
     assert parse_bytes(text) == count
@@ -37,7 +46,7 @@ def test_bad_sizes_are_named(text):
 def test_more_levels_need_less_memory_and_more_runs():
     options = table().options
     assert [o.adjoint for o in options] == [sv.StoreAll(), *(sv.Checkpoint(n) for n in (2, 3, 4, 5))]
-    assert all(a.bytes > b.bytes and a.runs < b.runs for a, b in zip(options[:4], options[1:4], strict=False))
+    assert all(a.bytes > b.bytes and a.runs < b.runs for a, b in zip(options[:4], options[1:4], strict=False))  # noqa: RUF007
 
 
 def test_the_fastest_that_fits_is_taken():
@@ -53,7 +62,7 @@ def gradient_bytes(adjoint, memory=None):
         w = wave(speed)
         start = w.state(jnp.ones(GRID.shape).at[20:25].set(2.0))
         run = sv.simulate(w, start, steps=STEPS, dt=0.4, adjoint=adjoint, memory=memory)
-        return jnp.sum(run.final.pressure ** 2)
+        return jnp.sum(run.final.pressure**2)
 
     compiled = jax.jit(jax.grad(misfit)).lower(jnp.ones(GRID.shape)).compile()
     return compiled.memory_analysis().temp_size_in_bytes

@@ -153,7 +153,7 @@ class Task:
 
     steps: int = 75
     every: int = 1
-    adjoint: Any = sv.StoreAll()
+    adjoint: Any = sv.StoreAll()  # noqa: RUF009
     accumulate: bool = False
 
     def misfit(self, p):
@@ -171,7 +171,7 @@ class Task:
             every=self.every,
             adjoint=self.adjoint,
         )
-        leaves = jax.tree.leaves(run.observed) + [run.final["rate"]]
+        leaves = jax.tree.leaves(run.observed) + [run.final["rate"]]  # noqa: RUF005
         return sum(jnp.mean(jnp.abs(x) ** 2) for x in leaves)
 
 
@@ -197,8 +197,8 @@ def test_taylor_remainders_of_a_plain_equation(name, adjoint):
     sv.check_gradient(Task(adjoint=adjoint).misfit, p, d, hessian=True, tolerance=0.05).check()
 
 
-@pytest.mark.parametrize(("steps", "every"), [(97, 1), (100, 3), (131, 7), (131, 100), (200, 66)])
-@pytest.mark.parametrize("levels", [2, 3, 4])
+@pytest.mark.parametrize(("steps", "every"), [(97, 1), (131, 7), (200, 66)])
+@pytest.mark.parametrize("levels", [2, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_checkpoints_give_the_gradient_of_store_all(steps, every, levels):
     task = Task(steps, every, accumulate=True)
     p = point(steps)
@@ -222,7 +222,12 @@ def test_forward_and_reverse_mode_compose():
     def f(x):
         return task.misfit(p | {"stiffness": x})
 
-    hessians = [jax.jacfwd(jax.jacrev(f)), jax.jacrev(jax.jacfwd(f)), jax.jacrev(jax.jacrev(f)), jax.jacfwd(jax.jacfwd(f))]
+    hessians = [
+        jax.jacfwd(jax.jacrev(f)),
+        jax.jacrev(jax.jacfwd(f)),
+        jax.jacrev(jax.jacrev(f)),
+        jax.jacfwd(jax.jacfwd(f)),
+    ]
     values = [np.asarray(jax.jit(h)(STIFFNESS)) for h in hessians]
     for value in values:
         np.testing.assert_allclose(value, values[0], atol=1e-12 * np.abs(values[0]).max())

@@ -19,7 +19,9 @@ class Clock:
 
 def run(observe, steps=12, every=1):
     state = {"n": jnp.zeros(()), "square": jnp.zeros(())}
-    return sv.simulate(Clock(), state, steps=steps, dt=0.25, observe=observe, every=every, adjoint=sv.StoreAll()).observed
+    return sv.simulate(
+        Clock(), state, steps=steps, dt=0.25, observe=observe, every=every, adjoint=sv.StoreAll()
+    ).observed
 
 
 def test_mean_and_peak_of_trees():

@@ -36,7 +36,7 @@ class Problem:
     time_order: int = 2
     steps: int = 40
     every: int = 1
-    adjoint: Any = sv.StoreAll()
+    adjoint: Any = sv.StoreAll()  # noqa: RUF009
     observe: str = "receivers"
 
     def record(self, p: dict) -> Any:

@@ -48,7 +48,9 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("points", [5, 8, pytest.param(12, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "points", [5, 8, pytest.param(12, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)]
+)
 def test_twenty_cells_reflect_less_than_one_part_in_ten_thousand(points, place):
     """Float32, whose round-off over these steps is 1e-5 of the amplitude at most."""
     assert reflection(points, *PLACES[place]).max() < 1e-4

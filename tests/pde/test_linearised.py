@@ -28,7 +28,9 @@ def test_born_data_are_what_differences_tend_to(recording):
     np.testing.assert_allclose(data, record(speed), atol=30 * np.finfo(float).eps * float(jnp.abs(data).max()))
     h = 1e-3
     run = jax.jit(record)
-    numeric = (run(speed - 2 * h * d) - 8 * run(speed - h * d) + 8 * run(speed + h * d) - run(speed + 2 * h * d)) / (12 * h)
+    numeric = (run(speed - 2 * h * d) - 8 * run(speed - h * d) + 8 * run(speed + h * d) - run(speed + 2 * h * d)) / (
+        12 * h
+    )
     # h^4 d^5 / 30 and eps / h: 1e-12 of the data.
     np.testing.assert_allclose(scattered, numeric, atol=1e-11 * float(jnp.abs(data).max()))
 

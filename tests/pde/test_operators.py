@@ -65,7 +65,9 @@ def test_the_laplacian_is_symmetric_in_the_trapezoidal_product(order, boundary):
 def test_walls_continue_sines_and_cosines(order):
     n = 12
     x = np.arange(n + 1) / n
-    symbol = 2 * sum(c * np.cos(np.pi * k / n) for k, c in enumerate(second_difference(order))) - second_difference(order)[0]
+    symbol = (
+        2 * sum(c * np.cos(np.pi * k / n) for k, c in enumerate(second_difference(order))) - second_difference(order)[0]
+    )
     for boundary, u in ((sv.Free(), np.sin(np.pi * x)), (sv.Rigid(), np.cos(np.pi * x))):
         out = laplacian(pad(jnp.asarray(u), order // 2, faces_of(boundary, 1)), order, (1.0,))
         np.testing.assert_allclose(out, symbol * u, atol=16 * EPS)

@@ -14,7 +14,9 @@ from .oracles import FACES, SHAPE, SIZES, SPACING, Problem, direction, parameter
 KINDS = {"density": ("sea", True, 2), "modified": ("mixed", False, 4), "both": ("room", True, 4)}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=["density", *(pytest.param(n, marks=pytest.mark.slow) for n in ("modified", "both"))]
+)
 def case(request):
     faces, density, time_order = KINDS[request.param]
     problem = Problem(FACES[faces], time_order=time_order, steps=20, adjoint=sv.Checkpoint(2))

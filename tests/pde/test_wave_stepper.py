@@ -14,7 +14,10 @@ from .oracles import FACES, SIZES, Problem, direction, parameters
 EPS = np.finfo(float).eps
 
 
-@pytest.fixture(scope="module", params=FACES)
+SLOW = {"channel", "room"}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FACES])
 def case(request):
     """A problem with its compiled misfit and gradient."""
     problem = Problem(FACES[request.param])
@@ -57,7 +60,7 @@ def test_position_gradients_equal_finite_differences(case, name):
 @pytest.mark.parametrize("name", ["sources", "receivers"])
 def test_position_gradients_on_nodes_and_at_faces(case, name):
     """On a node, on the second node from a face, and on the outermost nodes, where the window is folded."""
-    problem, p, misfit, gradient = case
+    _, p, misfit, gradient = case
     low, high = np.zeros(2), np.array([13.0, 15 * 0.9])
     places = {"sources": [[5.0, 0.9 * 6], [1.0, 0.9 * 14]], "receivers": [[7.0, 0.9 * 3], [12.0, 0.9], [5.3, 0.9 * 15]]}
     p = p | {key: jnp.asarray(value) for key, value in places.items()}
@@ -94,8 +97,20 @@ def assert_same(a, b, bound):
         assert error < bound, f"{jax.tree_util.keystr(path)}: {error:.1e}"
 
 
-@pytest.mark.parametrize(("steps", "every"), [(97, 1), (131, 3), (100, 7), (131, 100), (40, 100)])
-@pytest.mark.parametrize("levels", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("levels", "steps", "every"),
+    [
+        (2, 97, 1),
+        (3, 131, 3),
+        (4, 100, 7),
+        (3, 131, 100),
+        *(
+            pytest.param(levels, *run, marks=pytest.mark.slow)
+            for levels in (2, 3, 4)
+            for run in ((97, 1), (131, 3), (100, 7), (131, 100), (40, 100))
+        ),
+    ],
+)
 def test_checkpoints_give_the_gradient_of_store_all(steps, every, levels):
     problem, p = Problem(FACES["sea"], steps=steps, every=every), parameters(steps=steps)
     reference = gradients(problem, p)
@@ -103,7 +118,7 @@ def test_checkpoints_give_the_gradient_of_store_all(steps, every, levels):
     assert_same(given, reference, 1e-12)
 
 
-@pytest.mark.parametrize("levels", [2, 4])
+@pytest.mark.parametrize("levels", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_checkpoints_give_the_gradient_of_store_all_in_float32(levels):
     problem, p = Problem(FACES["sea"], steps=97), parameters(steps=97, dtype=jnp.float32)
     reference = gradients(problem, p)
@@ -113,7 +128,7 @@ def test_checkpoints_give_the_gradient_of_store_all_in_float32(levels):
 
 
 @pytest.mark.parametrize("observe", ["all", "sums"])
-@pytest.mark.parametrize("every", [1, 3, 70])
+@pytest.mark.parametrize("every", [1, 3, pytest.param(70, marks=pytest.mark.slow)])
 def test_every_observer_is_differentiated(observe, every):
     """Functions that close over traced values, accumulators and receivers, with and without checkpoints."""
     problem = Problem(FACES["mixed"], steps=75, every=every, observe=observe)
@@ -214,6 +229,7 @@ def test_batches_over_sources_equal_a_loop(short):
     assert_same(mapped, looped, 1e-12)
 
 
+@pytest.mark.slow
 def test_batches_over_everything_equal_a_loop(short):
     problem, p = short
     second = {k: v * 1.01 for k, v in p.items()}
@@ -232,7 +248,7 @@ def test_the_users_own_jit_changes_nothing(short):
 # ---- The two ways to write receivers ----
 
 
-@pytest.mark.parametrize("faces", ["sea", "mixed"])
+@pytest.mark.parametrize("faces", ["mixed", pytest.param("sea", marks=pytest.mark.slow)])
 def test_receivers_on_a_line_are_read_and_differentiated_as_any_others(faces):
     """Known positions on one line take a shorter way than traced ones; a bent line takes neither."""
     p = parameters()
