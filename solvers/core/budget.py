@@ -82,7 +82,9 @@ def plan(
     budget = _free_memory() // 2 if memory is None else parse_bytes(memory)
     state_bytes, step_bytes = _costs(equation, state, dt, inputs)
     working = WORKING_STATES * (state_bytes + step_bytes)
-    options = [Option(StoreAll(), int(steps * step_bytes + working), 3.0)]
+    # Storing all passes each stretch of steps through a buffer of its own, forwards and backwards.
+    stretches = 2 * min(steps, STRETCH) * step_bytes
+    options = [Option(StoreAll(), int(steps * step_bytes + stretches + working), 3.0)]
     for levels in range(2, MOST_LEVELS + 1):
         nest = nest_of(Checkpoint(levels), steps, every, state_bytes, step_bytes)
         stored, length, last = 0, steps, min(steps, STRETCH if every > STRETCH else steps)

@@ -46,12 +46,16 @@ def linear_map(forward: Callable, transpose: Callable, residuals: Any, linear: A
     flat_shapes, out_tree = jax.tree.flatten(shapes)
     split = len(flat_residuals)
     used = [a or b for a, b in zip(_used(ahead, split), _used(back, split), strict=True)]
+    kept = [r for r, u in zip(flat_residuals, used, strict=True) if u]
+    # What the functions capture travels with the residuals: it may be traced.
+    first, second = len(kept), len(kept) + len(ahead.consts)
+    kept = [jnp.asarray(r) for r in (*kept, *ahead.consts, *back.consts)]
     out = _linear_map.bind(
-        *(jnp.asarray(r) for r, u in zip(flat_residuals, used, strict=True) if u),
+        *kept,
         *map(jnp.asarray, flat_linear),
-        forward=_pruned(ahead, used),
-        transpose=_pruned(back, used),
-        split=sum(used),
+        forward=_pruned(ahead, used, slice(first, second)),
+        transpose=_pruned(back, used, slice(second, len(kept))),
+        split=len(kept),
         out=tuple((s.shape, jnp.dtype(s.dtype)) for s in flat_shapes),
     )
     return jax.tree.unflatten(out_tree, out)
@@ -62,14 +66,14 @@ def _used(jaxpr: Any, split: int) -> list[bool]:
     return partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars), instantiate=False)[1][:split]
 
 
-def _pruned(jaxpr: Any, used: list[bool]) -> Callable:
-    """The traced function of (residuals, linear) as a function of the residuals that are `used` and of linear."""
+def _pruned(jaxpr: Any, used: list[bool], captured: slice) -> Callable:
+    """The traced function of (residuals, linear) as one of used residuals with what it captured, and linear."""
     keep = used + [True] * (len(jaxpr.jaxpr.invars) - len(used))
     pruned, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars), instantiate=keep)
-    closed = ClosedJaxpr(pruned, jaxpr.consts)
 
     def call(residuals: Sequence, linear: Sequence) -> list:
-        return jaxpr_as_fun(closed)(*residuals, *linear)
+        closed = ClosedJaxpr(pruned, list(residuals[captured]))
+        return jaxpr_as_fun(closed)(*residuals[: sum(used)], *linear)
 
     return call
 

@@ -11,9 +11,9 @@ from jaxtyping import Array
 
 from .adjoint import STRETCH, differentiable_stretch, nested_scan, remat
 from .budget import Nest, choose
-from .checks import is_known
+from .checks import is_known, warn_of_truncation
 from .equation import make_stepper
-from .observe import accumulates, is_observer
+from .observe import accumulates, is_observer, lifted
 from .status import SolverError, Status
 
 
@@ -128,6 +128,7 @@ def simulate(
     for entry in jax.tree.leaves(observe, is_leaf=is_observer):
         if not is_observer(entry):
             raise TypeError(f"`observe` must be a function of the state or an accumulator, got {entry!r}.")
+    observe = jax.tree.map(lambda entry: lifted(entry, state), observe, is_leaf=is_observer)
     nest = choose(equation, state, steps=steps, dt=dt, inputs=inputs, every=every, adjoint=adjoint, memory=memory)
     return _simulate(equation, state, inputs, observe, dt, steps, every, nest)
 
@@ -152,7 +153,7 @@ def _simulate(
     carry, ys = march.ticks((state, totals, bad), (whole, ticks), count)
     if extra:
         rest = jax.tree.map(lambda x: x[count * every :], inputs)
-        carry, _ = march.steps(carry, (rest, jnp.full(extra, count * every + extra, jnp.int32)), extra)
+        carry, _ = march.steps(carry, (rest, count * every + jnp.arange(1, extra + 1, dtype=jnp.int32)), extra)
     state, totals, bad = carry
     stacked = ys if ys is not None else march.nothing(state)
     observed = [e.result(t, count) if accumulates(e) else y for e, t, y in zip(entries, totals, stacked, strict=True)]
@@ -175,7 +176,7 @@ class _March:
 
         def see(state: Any) -> list:
             totals = [e.start(_public(self.stepper, state)) if accumulates(e) else () for e in self.entries]
-            return _watch(self.stepper, self.entries, totals, state, self.dt)[1]
+            return _watch(self.stepper, self.entries, totals, [state] * len(self.entries), self.dt)[1]
 
         shapes = jax.eval_shape(see, state)
         return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), shapes)
@@ -189,9 +190,9 @@ class _March:
 
         def tick(carry: Any, x: Any) -> tuple:
             inputs, n = x
-            after = jnp.full(self.every, (n + 1) * self.every, jnp.int32)
+            after = n * self.every + jnp.arange(1, self.every + 1, dtype=jnp.int32)
             (state, totals, bad), _ = self.steps(carry, (inputs, after), self.every)
-            totals, ys = _watch(self.stepper, self.entries, totals, state, self.time(n))
+            totals, ys = _watch(self.stepper, self.entries, totals, [state] * len(self.entries), self.time(n))
             return (state, totals, bad), ys
 
         sizes = [(size, remat if self.nest.recompute else (lambda f: f)) for size in self.nest.ticks]
@@ -251,7 +252,7 @@ class _Stretch:
             state, _ = self.over(lambda s, i: (stepper.step(s, i), None), state, x[0])
             if not self.watch:
                 return (state, totals), None
-            totals, ys = _watch(stepper, entries, totals, state, self.time(x[1], dt))
+            totals, ys = _watch(stepper, entries, totals, [state] * len(entries), self.time(x[1], dt))
             return (state, totals), ys
 
         (state, totals), ys = self.scan(tick, (state, totals), (inputs, ns))
@@ -266,7 +267,7 @@ class _Stretch:
             state, tape = self.over(stepper.taped_step, state, x[0])
             if not self.watch:
                 return (state, totals), (None, tape, None, None)
-            new, ys = _watch(stepper, entries, totals, state, self.time(x[1], dt))
+            new, ys = _watch(stepper, entries, totals, [state] * len(entries), self.time(x[1], dt))
             return (state, new), (ys, tape, state, totals)
 
         (state, totals), (ys, tape, states, before) = self.scan(tick, (state, totals), (inputs, ns))
@@ -280,16 +281,17 @@ class _Stretch:
         state_bar, totals_bar, ys_bar = cotangent
         sparse = [self.watch and stepper.spreads(e) for e in entries]
         ahead = [e.ahead(y) if s else None for e, y, s in zip(entries, ys_bar or entries, sparse, strict=True)]
-        watch_arrays, watch_still = eqx.partition((entries, dt), eqx.is_inexact_array)
+        watch_arrays, watch_still = eqx.partition((stepper, entries, dt), eqx.is_inexact_array)
 
         def tick(carry: tuple, x: tuple) -> tuple:
             sweep, totals_bar, watch_bar = carry
             inputs, n, tape, state, before, ys_bar, ahead = x
             if self.watch:
-
-                def seen(arrays: Any, totals: Any, state: Any) -> tuple:
-                    entries, dt = eqx.combine(arrays, watch_still)
-                    return _watch(stepper, entries, totals, state, self.time(n, dt), sparse)
+                # Receivers see the state as a constant here: their pullback to it is spread by the stepper below.
+                def seen(arrays: Any, totals: Any, moving: Any, fixed: Any = state, n: Any = n) -> tuple:
+                    stepper, entries, dt = eqx.combine(arrays, watch_still)
+                    carries = [fixed if s else moving for s in sparse]
+                    return _watch(stepper, entries, totals, carries, self.time(n, dt))
 
                 _, pull = jax.vjp(seen, watch_arrays, before, state)
                 more, totals_bar, state_bar = pull((totals_bar, ys_bar))
@@ -305,11 +307,12 @@ class _Stretch:
         start = (stepper.pull_start(state_bar), totals_bar, jax.tree.map(jnp.zeros_like, watch_arrays))
         xs = (inputs, ns, tape, states, before, ys_bar, ahead)
         (sweep, totals_bar, watch_bar), inputs_bar = self.scan(tick, start, xs, reverse=True)
+        seen_bar, *rest_bar = watch_bar
         stepper_bar, state_bar = stepper.pull_finish(sweep)
+        stepper_bar = jax.tree.map(lambda a, b: b if a is None else a + b, seen_bar, stepper_bar, is_leaf=_is_none)
         whole = eqx.filter((entries, dt), eqx.is_array)
-        entries_bar, dt_bar = eqx.combine(
-            watch_bar, jax.tree.map(_no_tangent, eqx.filter(whole, eqx.is_inexact_array, inverse=True))
-        )
+        still_bar = jax.tree.map(_no_tangent, eqx.filter(whole, eqx.is_inexact_array, inverse=True))
+        entries_bar, dt_bar = eqx.combine(tuple(rest_bar), still_bar)
         return ((stepper_bar, entries_bar, dt_bar), state_bar, totals_bar, inputs_bar, _no_tangent(ns))
 
     def over(self, step: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple:
@@ -318,7 +321,7 @@ class _Stretch:
             carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
             return carry, jax.tree.map(lambda y: y[None], y)
         # A fresh function: JAX hashes what it scans, and the method of a struct hashes by its traced arrays.
-        return lax.scan(lambda c, x: step(c, x), carry, xs, reverse=reverse, unroll=2)
+        return lax.scan(lambda c, x: step(c, x), carry, xs, length=self.every, reverse=reverse, unroll=2)
 
     def scan(self, tick: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple:
         # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
@@ -329,21 +332,21 @@ def _public(stepper: Any, carry: Any) -> Any:
     return stepper.leave(carry) if hasattr(stepper, "leave") else carry
 
 
-def _watch(
-    stepper: Any, entries: list, totals: list, carry: Any, time: Array, sparse: list | None = None
-) -> tuple[list, list]:
-    """Observe a state: new totals of the accumulators, values of the others.
+def _watch(stepper: Any, entries: list, totals: list, carries: list, time: Array) -> tuple[list, list]:
+    """Observe a state, given once per entry: new totals of the accumulators, values of the others.
 
-    Entries marked `sparse` see the state without its derivative: their pullback is spread by the stepper. Prepared
-    entries read what is marched; all others see the public state, of which only what they use is computed.
+    Prepared entries read what is marched; all others see the public state, of which only what they use is computed.
     """
     new, ys = [], []
-    for i, (entry, total) in enumerate(zip(entries, totals, strict=True)):
-        seen = lax.stop_gradient(carry) if sparse is not None and sparse[i] else carry
-        seen = seen if getattr(entry, "reads_carry", False) else _public(stepper, seen)
+    for entry, total, carry in zip(entries, totals, carries, strict=True):
+        seen = carry if getattr(entry, "reads_carry", False) else _public(stepper, carry)
         new.append(entry.update(total, seen, time) if accumulates(entry) else total)
         ys.append(None if accumulates(entry) else entry(seen))
     return new, ys
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def _no_tangent(x: Any) -> np.ndarray:
@@ -403,6 +406,7 @@ def _time_step(dt: Any, dtype: Any) -> Array:
 
 def _check_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
     def check(path: Any, x: Any) -> Array:
+        warn_of_truncation(x, f"inputs{jax.tree_util.keystr(path)}")
         x = jnp.asarray(x)
         if x.ndim == 0 or x.shape[0] != steps:
             raise ValueError(

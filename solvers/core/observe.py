@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 
@@ -106,3 +107,23 @@ def is_observer(entry: Any) -> bool:
 def accumulates(entry: Any) -> bool:
     """True for an observer that keeps a running result."""
     return hasattr(entry, "result")
+
+
+class Lifted(eqx.Module):
+    """A function whose captured traced values have become arguments."""
+
+    function: Callable = eqx.field(static=True)
+    captured: list
+
+    def __call__(self, state: Any) -> Any:
+        return self.function(state, *self.captured)
+
+
+def lifted(entry: Any, state: Any) -> Any:
+    """An observer that captures traced values (a variable of the user's `grad` or `jit`) with these made explicit."""
+    captured = [cell.cell_contents for cell in getattr(entry, "__closure__", None) or ()]
+    captured += [*(getattr(entry, "__defaults__", None) or ())]
+    if not any(isinstance(x, Tracer) for x in jax.tree.leaves(captured)):
+        return entry
+    function, values = jax.closure_convert(entry, state)
+    return Lifted(function, values)

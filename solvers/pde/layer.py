@@ -138,8 +138,7 @@ def apply_slab(
         flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes.
     """
     axis, size = slab.axis, slab.size
-    lift = [-1 if a == axis else 1 for a in range(block.ndim)]
-    (a_half, b_half), (a, b) = jax.tree.map(lambda c: c.reshape(lift), coefficients)
+    (a_half, b_half), (a, b) = _lifted(slab, coefficients, block.ndim)
     if flux is None:
         both = along(np.concatenate([slab.gradient, slab.curvature]), block, axis)
         slope, curvature = (lax.slice_in_dim(both, start, start + size, axis=axis) for start in (0, size))
@@ -149,3 +148,28 @@ def apply_slab(
     spread = along(slab.divergence, psi if flux is None else flux[0] * psi, axis)
     zeta = b * memory[1] + a * (curvature + spread)
     return spread + zeta, (psi, zeta)
+
+
+def pull_slab(slab: Slab, coefficients: tuple, term: Array, memory: tuple) -> tuple[Array, tuple[Array, Array]]:
+    """The transpose of `apply_slab` in (block, memory) for constant density: by hand, with matrices transposed once.
+
+    Args:
+        slab: the layer.
+        coefficients: of `damping`.
+        term: cotangent of what the layer adds.
+        memory: cotangents of the new (psi, zeta).
+
+    Returns:
+        Cotangents of the block and of the old (psi, zeta).
+    """
+    axis = slab.axis
+    (a_half, b_half), (a, b) = _lifted(slab, coefficients, term.ndim)
+    zeta = memory[1] + term
+    psi = memory[0] + along(slab.divergence.T, term + a * zeta, axis)
+    block = along(slab.gradient.T, a_half * psi, axis) + along(slab.curvature.T, a * zeta, axis)
+    return block, (b_half * psi, b * zeta)
+
+
+def _lifted(slab: Slab, coefficients: tuple, ndim: int) -> tuple:
+    lift = [-1 if a == slab.axis else 1 for a in range(ndim)]
+    return jax.tree.map(lambda c: c.reshape(lift), coefficients)

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -123,12 +124,12 @@ class Wave(eqx.Module):
         for name, value in (("pressure", pressure), ("velocity", 0.0 if velocity is None else velocity)):
             field = as_field(value, name, self.grid.shape, dtype)
             fields.append(jnp.pad(field, layer_widths(self.boundary)))
-        return WaveState(fields[0], fields[1], self._memory())
+        return WaveState(fields[0], fields[1], self._memory(), jnp.zeros((), dtype))
 
     def at_rest(self) -> WaveState:
         """The state with no pressure and no motion."""
         zeros = jnp.zeros(self._where.extended, self.speed.dtype)
-        return WaveState(zeros, zeros, self._memory())
+        return WaveState(zeros, zeros, self._memory(), jnp.zeros((), self.speed.dtype))
 
     def pressure(self, state: WaveState) -> Array:
         """Pressure on the grid, shape `grid.shape`."""
@@ -184,9 +185,10 @@ class Wave(eqx.Module):
         """
         stepper = self.stepper(jnp.asarray(dt, self.speed.dtype))
         leap = stepper.enter(state)
-        u, v = leap.u, state.velocity
+        u = leap.u
         mass = jnp.where(stepper.kappa > 0, stepper.dt**2 / jnp.where(stepper.kappa > 0, stepper.kappa, 1), 0)
         rate = stepper.acceleration(leap.u) / stepper.dt**2
+        v = (u - leap.previous) / stepper.dt + stepper.dt * rate / 2
         density = v**2 - u * rate - stepper.dt**2 / 4 * rate**2
         return 0.5 * jnp.sum(mass * density) * math.prod(self.grid.spacing)
 
@@ -226,8 +228,12 @@ class Wave(eqx.Module):
                 f"The state does not belong to this wave: it has {state.pressure.dtype}{list(state.pressure.shape)}, "
                 f"the wave needs {self.speed.dtype}{list(self._where.extended)} (grid and absorbing layers)."
             )
-        if is_known(state.pressure):
-            check_finite(np.asarray(state.pressure), "state.pressure")
+        own = jax.eval_shape(self._memory)
+        if [x.shape for x in jax.tree.leaves(state.memory)] != [x.shape for x in jax.tree.leaves(own)]:
+            raise ValueError("The state does not belong to this wave: its absorbing layers are others.")
+        for name in ("pressure", "velocity"):
+            if is_known(getattr(state, name)):
+                check_finite(np.asarray(getattr(state, name)), f"state.{name}")
         if (self.sources is None) != (inputs is None):
             what = "sources but no `inputs` (their signals)" if inputs is None else "`inputs` but no sources"
             raise ValueError(f"The simulation has {what}; give both or neither.")
@@ -237,6 +243,8 @@ class Wave(eqx.Module):
                 raise ValueError(
                     f"`inputs` must have shape (steps,) or (steps, sources) = ({steps}, {n}), got {jnp.shape(inputs)}."
                 )
+            if not jnp.issubdtype(inputs.dtype, jnp.floating):
+                raise ValueError(f"`inputs` must hold floating numbers, got dtype {inputs.dtype}.")
             if is_known(inputs):
                 check_finite(np.asarray(inputs), "inputs")
         if is_known(dt) and is_known(self.speed) and is_known(self.density):

@@ -51,6 +51,12 @@ class GeneralLeapFrog(eqx.Module):
     def leave(self, carry: Leap) -> WaveState:
         return from_leap(self, carry)
 
+    def central(self, velocity: Array, settled: Array) -> Array:
+        """(u_+ - u_-) / (2 dt) = v + A v / 6 to fourth order."""
+        if self.time_order == 2:
+            return velocity
+        return velocity + (1 - settled) * self._apply(velocity) / 6
+
     def acceleration(self, u: Array) -> Array:
         """A u, or A u + A A u / 12."""
         first = self._apply(u)
@@ -129,22 +135,41 @@ def _zeros(field: Array, axis: int, width: int) -> Array:
 
 
 def half_node_inverses(density: Any, faces: tuple[tuple[Face, Face], ...], order: int, xp: Any = jnp) -> list:
-    """1 / rho on half nodes, 2 / (rho_i + rho_i+1), for every axis, order / 2 - 1 half nodes past both ends."""
+    """1 / rho on half nodes for every axis, order / 2 - 1 half nodes past both ends.
+
+    log(rho) is interpolated to the order of the scheme: exact to that order where rho is smooth, positive everywhere.
+    """
     r = order // 2
+    weights = midpoint_weights(order)
     inverses = []
     for axis, pair in enumerate(faces):
-        wide = density
+        wide = xp.log(density)
         for side, face in enumerate(pair):
             mode = "wrap" if isinstance(face, Periodic) else "edge" if isinstance(face, Absorbing) else "reflect"
             if mode == "wrap" and side:
                 continue
-            width = (r, r) if mode == "wrap" else (0, r) if side else (r, 0)
+            n = 2 * r - 1
+            width = (n, n) if mode == "wrap" else (0, n) if side else (n, 0)
             wide = xp.pad(wide, [width if a == axis else (0, 0) for a in range(density.ndim)], mode=mode)
-        index = [slice(None)] * density.ndim
-        lower, upper = list(index), list(index)
-        lower[axis], upper[axis] = slice(None, -1), slice(1, None)
-        inverses.append(2 / (wide[tuple(lower)] + wide[tuple(upper)]))
+        count = density.shape[axis] + 2 * r - 1
+        total: Any = 0
+        for k, w in enumerate(weights):
+            index = [slice(None)] * density.ndim
+            index[axis] = slice(k, k + count)
+            total = total + w * wide[tuple(index)]
+        inverses.append(xp.exp(-total))
     return inverses
+
+
+def midpoint_weights(order: int) -> tuple[float, ...]:
+    """Weights that interpolate `order` neighbouring nodes to their middle.
+
+    Example:
+        >>> midpoint_weights(4)
+        (-0.0625, 0.5625, 0.5625, -0.0625)
+    """
+    nodes = np.arange(order) - (order - 1) / 2
+    return tuple(float(np.prod([-b / (a - b) for b in nodes if b != a])) for a in nodes)
 
 
 def density_bound(

@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from .layer import apply_slab, first_node, slabs
+from .layer import apply_slab, first_node, pull_slab, slabs
 from .operators import add_at, laplacian, pad
 from .points import Geometry, PreparedReceivers
 
@@ -40,6 +40,7 @@ class WaveState(eqx.Module):
     pressure: Array
     velocity: Array
     memory: list[tuple[Array, Array]]
+    settled: Array  # 1 for a state that a run returned, 0 for one that the user gave
 
 
 class Leap(eqx.Module):
@@ -51,17 +52,21 @@ class Leap(eqx.Module):
 
 
 def to_leap(stepper: Any, state: WaveState) -> Leap:
-    """The field one step before is u - dt v + A u / 2, which `from_leap` undoes; A u = `stepper.acceleration(u)`."""
+    """The field one step before is u - dt v + A u / 2, which `from_leap` undoes; A u = `stepper.acceleration(u)`.
+
+    Here v = (u_+ - u_-) / (2 dt); a rate of change given by the user is another thing by dt^2 u_ttt / 6, which
+    `stepper.central` adds where the order in time asks for it.
+    """
     alive = stepper.kappa > 0
     u = jnp.where(alive, state.pressure, 0)
-    previous = u - stepper.dt * jnp.where(alive, state.velocity, 0) + stepper.acceleration(u) / 2
-    return Leap(u, previous, state.memory)
+    velocity = stepper.central(jnp.where(alive, state.velocity, 0), state.settled)
+    return Leap(u, u - stepper.dt * velocity + stepper.acceleration(u) / 2, state.memory)
 
 
 def from_leap(stepper: Any, carry: Leap) -> WaveState:
     """v = (u_+ - u_-) / (2 dt) without sources, written with u and u_- alone."""
     velocity = (carry.u - carry.previous + stepper.acceleration(carry.u) / 2) / stepper.dt
-    return WaveState(carry.u, velocity, carry.memory)
+    return WaveState(carry.u, velocity, carry.memory, jnp.ones_like(stepper.dt))
 
 
 class Injection(eqx.Module):
@@ -107,6 +112,10 @@ class LeapFrog(eqx.Module):
 
     def pad(self, field: Array) -> Array:
         return pad(field, self.halo, self.where.faces)
+
+    def central(self, velocity: Array, settled: Array) -> Array:
+        """(u_+ - u_-) / (2 dt) to the order of the scheme."""
+        return velocity
 
     def acceleration(self, u: Array) -> Array:
         """m L u, layers not included."""
@@ -187,16 +196,22 @@ class LeapFrog(eqx.Module):
             sums["windows"] = sums["windows"] + windows * _lift(signals, q.ndim)
         new = 2 * q - sweep["old"] + self.m * laplacian(self.pad(q), self.order, self.scales)
         memory, layer_sums = [], []
+        terms = []
         for slab, coefficients, (block, old), bar, total in zip(
             self.slabs(), self.layers, seen, sweep["memory"], sums["layers"], strict=True
         ):
             _, target = self.block(q, slab)
             term_bar = self._weigh(q, slab.axis, target, slab.size)
-            _, pull = jax.vjp(lambda c, b, o, slab=slab: apply_slab(slab, c, b, o), coefficients, block, old)
-            more, block_bar, old_bar = pull((term_bar, bar))
+            block_bar, old_bar = pull_slab(slab, coefficients, term_bar, bar)
             memory.append(old_bar)
+            # Only a derivative with respect to dt needs this; else it is dropped.
+            _, pull = jax.vjp(lambda c, b=block, o=old, slab=slab: apply_slab(slab, c, b, o), coefficients)
+            (more,) = pull((term_bar, bar))
             layer_sums.append(jax.tree.map(jnp.add, total, more))
-            new = self.add_scaled(new, self.kappa, block_bar, slab.axis, target)
+            terms.append((block_bar, slab.axis, target))
+        # The first axis last: the compiler fuses the last update with what follows, which is fast for whole rows only.
+        for block_bar, axis, target in reversed(terms):
+            new = self.add_scaled(new, self.kappa, block_bar, axis, target)
         sums["layers"] = layer_sums
         return {"q": new, "old": q, "memory": memory, "sums": sums}, signals_bar
 
