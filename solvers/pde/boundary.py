@@ -18,8 +18,8 @@ class Absorbing(eqx.Module):
         ValueError: if the width is not a whole number of at least 1.
 
     Example:
-        >>> Absorbing(20)
-        Absorbing(width=20)
+        >>> Absorbing(12)
+        Absorbing(width=12)
     """
 
     width: int = eqx.field(static=True, default=20)
@@ -51,8 +51,8 @@ def faces_of(boundary: Any, ndim: int) -> tuple[tuple[Face, Face], ...]:
         ValueError: if the nesting does not fit the number of axes or a face is not a boundary.
 
     Example:
-        >>> faces_of(((Free(), Absorbing(20)), Periodic()), 2)[0]
-        (Free(), Absorbing(width=20))
+        >>> faces_of(((Free(), Absorbing(12)), Periodic()), 2)[0]
+        (Free(), Absorbing(width=12))
     """
     how = (
         "`boundary` is one entry for all faces, or a tuple with one entry per axis, each for both faces or a pair "

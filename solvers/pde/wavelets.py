@@ -69,7 +69,7 @@ def dispersion(points: float | int, *, order: int = 8, courant: float | int = 0.
 
     Example:
         >>> round(dispersion(5.0, order=8, courant=0.1), 5), round(dispersion(5.0, order=2, courant=0.1), 4)
-        (-0.00028, -0.0643)
+        (-3e-05, -0.064)
     """
     if points < 2:
         raise ValueError(f"A wave needs at least 2 points per wavelength, got {points}.")

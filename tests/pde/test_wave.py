@@ -101,7 +101,11 @@ SIZES = {2: (16, 32, 64), 4: (16, 32, 64), 6: (16, 24, 32), 8: (14, 18, 24)}
 @pytest.mark.parametrize("kind", ["1-D periodic", "2-D mixed", "density periodic", "density rigid", "density free"])
 def test_order_in_space(order, kind):
     """Fourth order in time with 1000 steps per period leaves (omega dt)^4 / 1440 = 1e-13."""
-    sv.check_order(lambda n: standing(n, order, 4, 1000, kind), SIZES[order], expected=order).check()
+    # A density has twice the wavenumber of the wave: the orders show on finer grids.
+    sizes = SIZES[order]
+    if kind.startswith("density") and order > 4:
+        sizes = (56, 68, 84) if "periodic" in kind else (32, 40, 52)  # the periodic box is twice as long
+    sv.check_order(lambda n: standing(n, order, 4, 1000, kind), sizes, expected=order).check()
 
 
 @pytest.mark.parametrize("start", ["pressure", "velocity"])
@@ -301,18 +305,25 @@ def test_the_limit_is_sharp_and_blow_up_is_told(boundary, time_order):
 @pytest.mark.parametrize("faces", [*LOSSLESS, "absorbing"])
 @pytest.mark.parametrize("time_order", [2, 4])
 def test_reciprocity(faces, time_order):
-    """Source and receiver change places: exact for the discrete scheme, anywhere, also beside faces."""
+    """Source and receiver change places: exact for the discrete scheme, also beside faces and with layers.
+
+    Only the windows of the points must not reach into a layer, where the medium is complex.
+    """
     p = parameters()
     a, b = np.array([[6.3, 7.45]]), np.array([[1.27, 12.1]])
+    grid, speed = sv.Grid(SHAPE, SPACING), p["speed"]
+    if faces == "absorbing":
+        grid = sv.Grid((SHAPE[0] + 16, SHAPE[1] + 16), SPACING, origin=tuple(-8 * h for h in SPACING))
+        speed = jnp.pad(speed, 8, mode="linear_ramp", end_values=1.1)
     traces = []
     for source, receiver in ((a, b), (b, a)):
-        wave = sv.Wave(sv.Grid(SHAPE, SPACING), p["speed"], order=4, time_order=time_order, sources=source,
+        wave = sv.Wave(grid, speed, order=4, time_order=time_order, sources=source,
                        boundary=LOSSLESS.get(faces, sv.Absorbing(20)))  # fmt: skip
         run = sv.simulate(wave, wave.at_rest(), steps=200, dt=0.3, inputs=sv.ricker(0.2, steps=200, dt=0.3),
                           observe=wave.receivers(receiver))  # fmt: skip
         traces.append(np.asarray(run.observed))
-    # A layer is reciprocal to the accuracy to which it absorbs.
-    bound = 1e-4 if faces == "absorbing" else 1e-12
+    # The correction of fourth order in time and the layer do not commute: there it holds as well as the layer absorbs.
+    bound = 1e-4 if (faces, time_order) == ("absorbing", 4) else 1e-12
     np.testing.assert_allclose(traces[0], traces[1], atol=bound * np.abs(traces[0]).max(), rtol=0)
 
 
