@@ -137,14 +137,10 @@ def apply_slab(
         memory: (psi, zeta).
         flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes.
     """
-    axis, size = slab.axis, slab.size
+    axis = slab.axis
     (a_half, b_half), (a, b) = _lifted(slab, coefficients, block.ndim)
-    if flux is None:
-        both = along(np.concatenate([slab.gradient, slab.curvature]), block, axis)
-        slope, curvature = (lax.slice_in_dim(both, start, start + size, axis=axis) for start in (0, size))
-    else:
-        slope, curvature = along(slab.gradient, block, axis), flux[1]
-    psi = b_half * memory[0] + a_half * slope
+    curvature = along(slab.curvature, block, axis) if flux is None else flux[1]
+    psi = b_half * memory[0] + a_half * along(slab.gradient, block, axis)
     spread = along(slab.divergence, psi if flux is None else flux[0] * psi, axis)
     zeta = b * memory[1] + a * (curvature + spread)
     return spread + zeta, (psi, zeta)
