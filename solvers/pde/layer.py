@@ -137,10 +137,14 @@ def apply_slab(
         memory: (psi, zeta).
         flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes.
     """
-    axis = slab.axis
+    axis, size = slab.axis, slab.size
     (a_half, b_half), (a, b) = _lifted(slab, coefficients, block.ndim)
-    curvature = along(slab.curvature, block, axis) if flux is None else flux[1]
-    psi = b_half * memory[0] + a_half * along(slab.gradient, block, axis)
+    if flux is None:
+        both = along(np.concatenate([slab.gradient, slab.curvature]), block, axis)
+        slope, curvature = (lax.slice_in_dim(both, start, start + size, axis=axis) for start in (0, size))
+    else:
+        slope, curvature = along(slab.gradient, block, axis), flux[1]
+    psi = b_half * memory[0] + a_half * slope
     spread = along(slab.divergence, psi if flux is None else flux[0] * psi, axis)
     zeta = b * memory[1] + a * (curvature + spread)
     return spread + zeta, (psi, zeta)

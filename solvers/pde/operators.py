@@ -140,13 +140,12 @@ def _last(field: Array, count: int, axis: int) -> Array:
     return lax.slice_in_dim(field, n - count, n, axis=axis)
 
 
-def along(matrix: np.ndarray, block: Array, axis: int) -> Array:
-    """Multiply a block along one axis by a square banded matrix whose diagonals are constant, as a sum of shifts."""
-    n = len(matrix)
-    bands = {k: float(np.diagonal(matrix, k)[0]) for k in range(1 - n, n) if np.any(np.diagonal(matrix, k))}
-    below, above = max(-min(bands), 0), max(*bands, 0)
-    wide = jnp.pad(block, [(below, above) if a == axis else (0, 0) for a in range(block.ndim)])
-    return sum(c * lax.slice_in_dim(wide, below + k, below + k + n, axis=axis) for k, c in bands.items())  # type: ignore[return-value]
+def along(matrix: np.ndarray | Array, block: Array, axis: int) -> Array:
+    """Multiply a block by a matrix along one axis."""
+    matrix = jnp.asarray(matrix, block.dtype)
+    if axis == block.ndim - 1:
+        return jnp.matmul(block, matrix.T, precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(jnp.tensordot(matrix, block, axes=((1,), (axis,)), precision=lax.Precision.HIGHEST), 0, axis)
 
 
 def add_at(buffer: Array, value: Array, start: tuple) -> Array:
