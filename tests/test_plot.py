@@ -9,6 +9,7 @@ from PIL import Image, ImageSequence
 
 from solvers import plot
 from solvers.core.grid import Grid
+from solvers.plot import paper
 
 GRID = Grid((20, 30), (10.0, 20.0), (5.0, 100.0))
 RANDOM = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def test_a_field_without_a_scale_is_drawn(value):
 
 
 def test_the_colours_are_nothing_at_zero_and_red_above():
-    colours = plot._colours()
+    colours = paper.signed_colours()
     assert colours(0.5)[3] < 0.02 and colours(0.0)[3] > 0.8
     red, blue = colours(0.9), colours(0.1)
     assert red[0] > red[2] and blue[2] > blue[0]
@@ -310,4 +311,4 @@ def test_bad_input_of_an_animation_is_named(fields, name, more, words, tmp_path)
     ("times", "words"), [([0.0, 0.5], "t = 0.50 s"), ([0.1, 0.102], "t = 0.1020 s"), ([0.0, 20.0], "t = 20 s")]
 )
 def test_the_clock_tells_frames_apart(times, words):
-    assert plot._clock(np.array(times), 1) == words
+    assert paper.clock(np.array(times), 1) == words
