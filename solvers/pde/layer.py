@@ -11,14 +11,17 @@ with differences such that D- D+ is the second difference itself (`one_sided_roo
 The pair matters: with staggered differences and the second difference of order 4 or more, D- D+ is the more negative
 of the two at short wavelengths, the layer drives them, and they grow without bound.
 
-All of it acts along the normal only, so a slab is three small banded matrices, and its transpose is three more.
+All of it acts along the normal only. A slab reads the field in a strip with a halo, and keeps psi with a margin of
+half nodes where the damping is zero, so that every difference is a sum of static slices. Since D- is minus the
+transpose of D+ the same sums serve the transpose.
 
 Reference: Roden and Gedney, Microwave and Optical Technology Letters 27 (2000), 334 (the recursive convolution);
 Pasalic and McGarry, SEG Expanded Abstracts 29 (2010), 2925 (second order in time).
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +30,7 @@ from jax import lax
 from jaxtyping import Array
 
 from .boundary import Absorbing, Face
-from .operators import along, one_sided_root, second_difference, staggered_difference
+from .operators import one_sided_root, second_difference, staggered_difference
 
 # Reflection that the damping is designed for, and the power of its profile: tuned so that a 20-cell layer stays below
 # 1e-4 for pulses from 8 to 30 points per wavelength at their peak frequency (table in the documentation).
@@ -35,21 +38,25 @@ TARGET, POWER = 1e-6, 2
 
 
 class Slab(NamedTuple):
-    """One absorbing layer: where it lies and its matrices (static).
+    """One absorbing layer: where it lies and its differences (static).
 
-    It covers `size` = width + order / 2 nodes, those of the layer and those that its stencils reach, and as many half
-    nodes; the damping is zero beyond the layer.
+    It covers `size` = width + order / 2 nodes, those of the layer and those that its stencils reach. A field is read in
+    a strip with `halo` nodes more at both ends; psi lives on size + halo half nodes, so that D- psi needs no care at
+    the ends. The damping is zero beyond the layer.
     """
 
     axis: int
     upper: bool
     width: int
     size: int
-    gradient: np.ndarray  # half nodes from nodes
-    curvature: np.ndarray  # nodes from nodes
-    divergence: np.ndarray  # nodes from half nodes
+    difference: tuple[float, ...]  # weights of D+ / h, away from the face for a lower layer
+    second: tuple[float, ...]  # weights of the second difference / h^2
     depth: np.ndarray  # of the nodes, 0 at the interface and inside of the grid, 1 at the outermost node
     half_depth: np.ndarray
+
+    @property
+    def halo(self) -> int:
+        return len(self.difference) - 1
 
 
 def slabs(
@@ -66,35 +73,26 @@ def slabs(
 
 def _slab(axis: int, upper: bool, width: int, order: int, h: float, staggered: bool) -> Slab:
     r = order // 2
-    c = second_difference(order)
     if staggered:
         half = staggered_difference(order)
-        first, d, place = -r, (*(-x for x in half[::-1]), *half), -0.5
+        d, first, place = (*(-x for x in half[::-1]), *half), -r, -0.5
     else:
         d, place = one_sided_root(order)
         first = -round(place + 0.25)
         place += first
+    c = second_difference(order)
+    # D+ on half node i reads the nodes i + first, ..., and gives the derivative at i + place; the interface is node
+    # `width`. D- on node i reads the half nodes i - first - len(d) + 1, ..., i - first.
     size = width + r
-    gradient, curvature, divergence = np.zeros((3, size, size))
-
-    def put(matrix: np.ndarray, row: int, column: int, value: float) -> None:
-        # The field and psi are zero outside of the layer's outer edge; the rows where the damping is zero do not count.
-        if 0 <= column < size:
-            matrix[row, column] += value
-
-    # Row i of the gradient reads the nodes i + first, ..., and lives at i + place; the interface is node `width`.
-    for j in range(size):
-        for k, dk in enumerate(d):
-            put(gradient, j, j + first + k, dk / h)
-            put(divergence, j, j - first - k, -dk / h)
-        for k in range(-r, r + 1):
-            put(curvature, j, j + k, c[abs(k)] / h**2)
     nodes = np.arange(size)
-    depth, half_depth = (np.clip((width - x) / width, 0, None) for x in (nodes, nodes + place))
+    half_nodes = np.arange(size + len(d) - 1) - (first + len(d) - 1)
+    depth, half_depth = (np.clip((width - x) / width, 0, None) for x in (nodes, half_nodes + place))
+    # psi is zero outside of the layer's outer edge.
+    half_depth[half_nodes < 0] = 0
     if upper:
-        gradient, curvature, divergence = -gradient[::-1, ::-1], curvature[::-1, ::-1], -divergence[::-1, ::-1]
         depth, half_depth = depth[::-1], half_depth[::-1]
-    return Slab(axis, upper, width, size, gradient, curvature, divergence, depth, half_depth)
+    second = tuple(c[abs(k)] / h**2 for k in range(-r, r + 1))
+    return Slab(axis, upper, width, size, tuple(x / h for x in d), second, depth, half_depth)
 
 
 def damping(slab: Slab, speed: Array, dt: Array, h: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -109,67 +107,112 @@ def damping(slab: Slab, speed: Array, dt: Array, h: float) -> tuple[tuple[Array,
 
     def coefficients(depth: np.ndarray) -> tuple[Array, Array]:
         sigma = strength * jnp.asarray(depth**POWER, dt.dtype)
-        return jnp.expm1(-sigma * dt), jnp.exp(-sigma * dt)
+        # Where nothing is damped nothing is remembered.
+        return jnp.expm1(-sigma * dt), jnp.where(depth > 0, jnp.exp(-sigma * dt), 0)
 
     return coefficients(slab.half_depth), coefficients(slab.depth)
 
 
 def start_memory(slab: Slab, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Array, Array]:
     """psi and zeta at rest."""
-    zeros = jnp.zeros([slab.size if axis == slab.axis else n for axis, n in enumerate(shape)], dtype)
-    return zeros, zeros
+
+    def zeros(size: int) -> Array:
+        return jnp.zeros([size if axis == slab.axis else n for axis, n in enumerate(shape)], dtype)
+
+    return zeros(slab.size + slab.halo), zeros(slab.size)
 
 
 def first_node(slab: Slab, n: int) -> int:
-    """First of the nodes, along its axis of n nodes, that a slab reads and adds to."""
+    """First of the nodes, along its axis of n nodes, that a slab adds to."""
     return n - slab.size if slab.upper else 0
 
 
-def apply_slab(
-    slab: Slab, coefficients: tuple, block: Array, memory: tuple, flux: tuple[Array, Array] | None = None
-) -> tuple[Array, tuple[Array, Array]]:
-    """What the layer adds to the Laplacian on its nodes, and its new memory.
+def next_psi(slab: Slab, coefficients: tuple, strip: Array, psi: Array) -> Array:
+    """psi <- b psi + a D+ u, with u in a strip of size + 2 halo nodes."""
+    a, b = _lifted(slab, coefficients[0], strip.ndim)
+    return b * psi + a * slope(slab, strip)
 
-    Args:
-        slab: the layer.
-        coefficients: of `damping`.
-        block: the field on these nodes.
-        memory: (psi, zeta).
-        flux: with a density, 1 / rho on the half nodes of the layer and (b u_x)_x on its nodes.
+
+def next_zeta(slab: Slab, coefficients: tuple, curvature: Array, zeta: Array, spread: Array) -> Array:
+    """zeta <- b zeta + a (u_xx + D- psi), on `size` nodes."""
+    a, b = _lifted(slab, coefficients[1], zeta.ndim)
+    return b * zeta + a * (curvature + spread)
+
+
+def slope(slab: Slab, strip: Array) -> Array:
+    """D+ u on all half nodes of the layer and its margins."""
+    sign = -1 if slab.upper else 1
+    return _sum(slab, [sign * d for d in slab.difference], strip, slab.size + slab.halo)
+
+
+def spread(slab: Slab, psi: Array) -> Array:
+    """D- psi on the nodes of the layer; D- is minus the transpose of D+."""
+    sign = 1 if slab.upper else -1
+    return _sum(slab, [sign * d for d in slab.difference[::-1]], psi, slab.size)
+
+
+def curvature(slab: Slab, strip: Array) -> Array:
+    """u_xx on the nodes of the layer."""
+    return _sum(slab, slab.second, strip, slab.size, slab.halo - len(slab.second) // 2)
+
+
+def pull_memory(slab: Slab, coefficients: tuple, strip: Array, memory: tuple[Array, Array]) -> tuple[Array, Array]:
+    """One reverse step of the cotangents (P, Z) of psi and zeta.
+
+    With the cotangent q of what the layer adds, in a strip with a halo,
+
+        Z <- b Z + q,     P <- b P - D+ (q + a Z),
+
+    both kept before the factor b, and Z in a strip like q, with zeros in a and b beyond the nodes of the layer.
     """
-    axis, size = slab.axis, slab.size
-    (a_half, b_half), (a, b) = _lifted(slab, coefficients, block.ndim)
-    if flux is None:
-        both = along(np.concatenate([slab.gradient, slab.curvature]), block, axis)
-        slope, curvature = (lax.slice_in_dim(both, start, start + size, axis=axis) for start in (0, size))
-    else:
-        slope, curvature = along(slab.gradient, block, axis), flux[1]
-    psi = b_half * memory[0] + a_half * slope
-    spread = along(slab.divergence, psi if flux is None else flux[0] * psi, axis)
-    zeta = b * memory[1] + a * (curvature + spread)
-    return spread + zeta, (psi, zeta)
+    psi_bar, zeta_bar = memory
+    a, b = (_widen(slab, c, strip.ndim) for c in coefficients[1])
+    _, b_half = _lifted(slab, coefficients[0], strip.ndim)
+    zeta_bar = b * zeta_bar + strip
+    return b_half * psi_bar - slope(slab, strip + a * zeta_bar), zeta_bar
 
 
-def pull_slab(slab: Slab, coefficients: tuple, term: Array, memory: tuple) -> tuple[Array, tuple[Array, Array]]:
-    """The transpose of `apply_slab` in (block, memory) for constant density: by hand, with matrices transposed once.
+def pull_field(slab: Slab, coefficients: tuple, memory: tuple[Array, Array]) -> Array:
+    """Cotangent of the field on the nodes of the layer: -D- (a P) + (a Z)_xx."""
+    psi_bar, zeta_bar = memory
+    a_half, _ = _lifted(slab, coefficients[0], psi_bar.ndim)
+    return curvature(slab, _widen(slab, coefficients[1][0], psi_bar.ndim) * zeta_bar) - spread(slab, a_half * psi_bar)
 
-    Args:
-        slab: the layer.
-        coefficients: of `damping`.
-        term: cotangent of what the layer adds.
-        memory: cotangents of the new (psi, zeta).
 
-    Returns:
-        Cotangents of the block and of the old (psi, zeta).
-    """
-    axis = slab.axis
-    (a_half, b_half), (a, b) = _lifted(slab, coefficients, term.ndim)
-    zeta = memory[1] + term
-    psi = memory[0] + along(slab.divergence.T, term + a * zeta, axis)
-    block = along(slab.gradient.T, a_half * psi, axis) + along(slab.curvature.T, a * zeta, axis)
-    return block, (b_half * psi, b * zeta)
+def open_memory(slab: Slab, coefficients: tuple, memory: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Cotangents of (psi, zeta) as `pull_memory` keeps them: before the factor b, where there is one."""
+
+    def divide(bar: Array, b: Array) -> Array:
+        return jnp.where(b > 0, bar / jnp.where(b > 0, b, 1), 0)
+
+    psi_bar, zeta_bar = memory
+    halo = [(slab.halo, slab.halo) if axis == slab.axis else (0, 0) for axis in range(psi_bar.ndim)]
+    b_half, b = (_lifted(slab, c, psi_bar.ndim)[1] for c in coefficients)
+    return divide(psi_bar, b_half), jnp.pad(divide(zeta_bar, b), halo)
+
+
+def close_memory(slab: Slab, coefficients: tuple, memory: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The inverse of `open_memory`."""
+    psi_bar, zeta_bar = memory
+    b_half, b = (_lifted(slab, c, psi_bar.ndim)[1] for c in coefficients)
+    inside = lax.slice_in_dim(zeta_bar, slab.halo, slab.halo + slab.size, axis=slab.axis)
+    return b_half * psi_bar, b * inside
+
+
+def _sum(slab: Slab, weights: Sequence[float], x: Array, count: int, start: int = 0) -> Array:
+    """sum_k weights[k] x[start + k + (0, ..., count - 1)] along the normal, counted from the outside."""
+    total: Any = 0
+    for k, weight in enumerate(weights, start):
+        k = x.shape[slab.axis] - count - k if slab.upper else k
+        total = total + weight * lax.slice_in_dim(x, k, k + count, axis=slab.axis)
+    return total
 
 
 def _lifted(slab: Slab, coefficients: tuple, ndim: int) -> tuple:
     lift = [-1 if a == slab.axis else 1 for a in range(ndim)]
     return jax.tree.map(lambda c: c.reshape(lift), coefficients)
+
+
+def _widen(slab: Slab, coefficient: Array, ndim: int) -> Array:
+    """A coefficient on nodes as it acts in a strip: zero in the halo."""
+    return _lifted(slab, (jnp.pad(coefficient, slab.halo),), ndim)[0]

@@ -140,14 +140,6 @@ def _last(field: Array, count: int, axis: int) -> Array:
     return lax.slice_in_dim(field, n - count, n, axis=axis)
 
 
-def along(matrix: np.ndarray | Array, block: Array, axis: int) -> Array:
-    """Multiply a block by a matrix along one axis."""
-    matrix = jnp.asarray(matrix, block.dtype)
-    if axis == block.ndim - 1:
-        return jnp.matmul(block, matrix.T, precision=lax.Precision.HIGHEST)
-    return jnp.moveaxis(jnp.tensordot(matrix, block, axes=((1,), (axis,)), precision=lax.Precision.HIGHEST), 0, axis)
-
-
 def add_at(buffer: Array, value: Array, start: tuple) -> Array:
     """Add a block to a buffer in place, from the corner `start`, which may be traced."""
     old = lax.dynamic_slice(buffer, start, value.shape)

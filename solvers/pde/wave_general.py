@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array
 
 from .boundary import Absorbing, Face, Free, Periodic
-from .layer import apply_slab, first_node
+from .layer import Slab, curvature, first_node, next_psi, next_zeta, spread
 from .operators import staggered_difference
 from .wave_stepper import Leap, LeapFrog, WaveState, from_leap, to_leap
 
@@ -67,17 +67,16 @@ class GeneralLeapFrog(eqx.Module):
         rate = self._apply(u)
         memory = []
         for slab, coefficients, old in zip(base.slabs(), base.layers, carry.memory, strict=True):
-            block, target = base.block(u, slab)
-            term, kept = apply_slab(slab, coefficients, block, old, self._flux(u, slab))
+            term, kept = self._layer(u, slab, coefficients, old)
             memory.append(kept)
-            rate = base.add_scaled(rate, base.m, term, slab.axis, target)
+            rate = base.add_term(rate, base.m, term, slab, carry.clock)
         if self.time_order == 4:
             # The correction acts on what the layers have damped: applied to m L u alone it makes them unstable.
             rate = rate + self._apply(rate) / 12
         new = 2 * u - carry.previous + rate
         if base.sources is not None:
             new = new.at[base.sources.nodes].add(base.m[base.sources.nodes] * base.sources.windows(signals))
-        return Leap(new, u, memory)
+        return Leap(new, u, memory, carry.clock + 1)
 
     def _apply(self, u: Array) -> Array:
         if self.inverse is None:
@@ -99,15 +98,21 @@ class GeneralLeapFrog(eqx.Module):
             s[k - 1] / h * (_part(flux, axis, r - 1 + k, n) - _part(flux, axis, r - k, n)) for k in range(1, r + 1)
         )  # type: ignore[return-value]
 
-    def _flux(self, u: Array, slab: Any) -> tuple[Array, Array] | None:
-        if self.inverse is None:
-            return None
-        axis, size, r = slab.axis, slab.size, self.base.halo
-        n = self.base.where.extended[axis]
+    def _layer(self, u: Array, slab: Slab, coefficients: tuple, memory: tuple) -> tuple[Array, tuple[Array, Array]]:
+        """What a layer adds to the operator on its nodes, and its new memory."""
+        axis, size, halo = slab.axis, slab.size, slab.halo
+        faces, n = self.base.where.faces[axis], self.base.where.extended[axis]
         start = first_node(slab, n)
-        # Half node i of a lower layer lies below node i, of an upper one above it.
-        half = _part(self.inverse[axis], axis, start + r if slab.upper else r - 1, size)
-        return half, _part(self._normal(u, axis), axis, start, size)
+        strip = _part(_extend(u, axis, halo, faces), axis, start, size + 2 * halo)
+        psi = next_psi(slab, coefficients, strip, memory[0])
+        if self.inverse is None:
+            rate, gradient = curvature(slab, strip), spread(slab, psi)
+        else:
+            # 1 / rho is known on as many half nodes past the ends as psi has.
+            half = _part(self.inverse[axis], axis, start, size + halo)
+            rate, gradient = _part(self._normal(u, axis), axis, start, size), spread(slab, half * psi)
+        zeta = next_zeta(slab, coefficients, rate, memory[1], gradient)
+        return gradient + zeta, (psi, zeta)
 
 
 def _part(x: Array, axis: int, start: int, size: int) -> Array:

@@ -26,7 +26,20 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from .layer import apply_slab, first_node, pull_slab, slabs
+from .boundary import Rigid
+from .layer import (
+    Slab,
+    close_memory,
+    curvature,
+    first_node,
+    next_psi,
+    next_zeta,
+    open_memory,
+    pull_field,
+    pull_memory,
+    slabs,
+    spread,
+)
 from .operators import add_at, laplacian, pad
 from .points import Geometry, PreparedReceivers
 
@@ -44,11 +57,15 @@ class WaveState(eqx.Module):
 
 
 class Leap(eqx.Module):
-    """What is marched: the field now and one step before, and the memory of the absorbing layers."""
+    """What is marched: the field now and one step before, the memory of the absorbing layers, the number of steps.
+
+    The number is never negative, which the compiler cannot know: see `apart`.
+    """
 
     u: Array
     previous: Array
     memory: list[tuple[Array, Array]]
+    clock: Array
 
 
 def to_leap(stepper: Any, state: WaveState) -> Leap:
@@ -60,7 +77,8 @@ def to_leap(stepper: Any, state: WaveState) -> Leap:
     alive = stepper.kappa > 0
     u = jnp.where(alive, state.pressure, 0)
     velocity = stepper.central(jnp.where(alive, state.velocity, 0), state.settled)
-    return Leap(u, u - stepper.dt * velocity + stepper.acceleration(u) / 2, state.memory)
+    before = u - stepper.dt * velocity + stepper.acceleration(u) / 2
+    return Leap(u, before, state.memory, jnp.zeros((), u.dtype))
 
 
 def from_leap(stepper: Any, carry: Leap) -> WaveState:
@@ -128,40 +146,60 @@ class LeapFrog(eqx.Module):
         # runs on all cores, where shifts, rolls and updates of a padded buffer in place do not.
         wide = self.pad(carry.u)
         new = 2 * carry.u - carry.previous + self.m * laplacian(wide, self.order, self.scales)
-        memory = []
-        for slab, coefficients, old in zip(self.slabs(), self.layers, carry.memory, strict=True):
-            block, target = self.block(carry.u, slab)
-            term, kept = apply_slab(slab, coefficients, block, old)
-            memory.append(kept)
-            new = self.add_scaled(new, self.m, term, slab.axis, target)
+        memory = self.remember(wide, carry)
+        for slab, (psi, zeta) in zip(self.slabs(), memory, strict=True):
+            new = self.add_term(new, self.m, spread(slab, psi) + zeta, slab, carry.clock)
         if self.sources is not None:
             new = new.at[self.sources.nodes].add(self.m[self.sources.nodes] * self.sources.windows(signals))
-        return Leap(new, carry.u, memory)
+        return Leap(new, carry.u, memory, carry.clock + 1)
 
     def taped_step(self, carry: Leap, signals: Any) -> tuple[Leap, tuple]:
         """The step and what its transpose needs: R, and for the layers' coefficients what they multiply."""
         wide = self.pad(carry.u)
         rate = laplacian(wide, self.order, self.scales)
-        memory, seen = [], []
-        for slab, coefficients, old in zip(self.slabs(), self.layers, carry.memory, strict=True):
-            block, target = self.block(carry.u, slab)
-            term, kept = apply_slab(slab, coefficients, block, old)
-            memory.append(kept)
-            seen.append((block, old))
-            rate = add_at(rate, term, _corner(rate.ndim, slab.axis, target))
+        memory = self.remember(wide, carry)
+        for slab, (psi, zeta) in zip(self.slabs(), memory, strict=True):
+            rate = self.add_term(rate, None, spread(slab, psi) + zeta, slab, carry.clock)
         if self.sources is not None:
             rate = rate.at[self.sources.nodes].add(self.sources.windows(signals))
         new = 2 * carry.u - carry.previous + self.m * rate
-        return Leap(new, carry.u, memory), (rate, seen)
+        seen = [(self.strip(wide, slab), old) for slab, old in zip(self.slabs(), carry.memory, strict=True)]
+        return Leap(new, carry.u, memory, carry.clock + 1), (rate, seen, carry.clock)
 
-    def block(self, field: Array, slab: Any) -> tuple[Array, int]:
-        """The nodes that a layer reads and adds to, and the first of them along its axis."""
+    def remember(self, wide: Array, carry: Leap) -> list[tuple[Array, Array]]:
+        """The memory of the layers after a step: first all psi, then all zeta, which read several psi each."""
+        parts = list(zip(self.slabs(), self.layers, carry.memory, strict=True))
+        if not parts:
+            return []
+
+        def all_psi(wide: Array) -> list[Array]:
+            return [next_psi(slab, c, self.strip(wide, slab), psi) for slab, c, (psi, _) in parts]
+
+        new_psi = apart(carry.clock, all_psi, [psi for _, _, (psi, _) in parts], wide)
+
+        def all_zeta(wide: Array) -> list[Array]:
+            return [
+                next_zeta(slab, c, curvature(slab, self.strip(wide, slab)), zeta, spread(slab, psi))
+                for (slab, c, (_, zeta)), psi in zip(parts, new_psi, strict=True)
+            ]
+
+        return list(zip(new_psi, apart(carry.clock, all_zeta, [zeta for _, _, (_, zeta) in parts], wide), strict=True))
+
+    def strip(self, wide: Array, slab: Slab) -> Array:
+        """What a layer reads of a padded field: its nodes with its halo."""
+        start = first_node(slab, self.where.extended[slab.axis]) + self.halo - slab.halo
+        inner = [slice(self.halo, -self.halo)] * wide.ndim
+        inner[slab.axis] = slice(start, start + slab.size + 2 * slab.halo)
+        return wide[tuple(inner)]
+
+    def add_term(self, buffer: Array, scale: Array | None, term: Array, slab: Slab, clock: Array) -> Array:
+        """Add what a layer gives, times `scale`, on its nodes; in place."""
         target = first_node(slab, self.where.extended[slab.axis])
-        return lax.slice_in_dim(field, target, target + slab.size, axis=slab.axis), target
-
-    def add_scaled(self, buffer: Array, scale: Array, term: Array, axis: int, target: int) -> Array:
-        local = lax.slice_in_dim(scale, target, target + term.shape[axis], axis=axis)
-        return add_at(buffer, local * term, _corner(buffer.ndim, axis, target))
+        if scale is not None:
+            term = lax.slice_in_dim(scale, target, target + slab.size, axis=slab.axis) * term
+        # Were the place known, the compiler would read it while it writes another copy of the whole buffer.
+        place = target + (clock < 0).astype(jnp.int32)
+        return add_at(buffer, term, tuple(place if a == slab.axis else jnp.int32(0) for a in range(buffer.ndim)))
 
     # ---- The adjoint: carry = (q, q of the step after, layers' cotangents, gradient sums)
 
@@ -172,19 +210,23 @@ class LeapFrog(eqx.Module):
         sums = {"m": jnp.zeros_like(self.m), "layers": jax.tree.map(jnp.zeros_like, self.layers)}
         if self.sources is not None:
             sums["windows"] = jnp.zeros_like(self.sources.weights)
-        return {"q": self.kappa * bar.u, "old": -self.kappa * bar.previous, "memory": bar.memory, "sums": sums}
+        q, old = self.kappa * bar.u, -self.kappa * bar.previous
+        return {"q": q, "old": old, "memory": self._open(bar.memory), "sums": sums}
 
     def pull_observed(self, sweep: dict, bar: Leap) -> dict:
         """Add the cotangent of an observed state."""
         new = {"q": sweep["q"] + self.kappa * bar.u, "old": sweep["old"] - self.kappa * bar.previous}
-        return sweep | new | {"memory": jax.tree.map(jnp.add, sweep["memory"], bar.memory)}
+        return sweep | new | {"memory": jax.tree.map(jnp.add, sweep["memory"], self._open(bar.memory))}
+
+    def _open(self, memory: list) -> list:
+        return [open_memory(*part) for part in zip(self.slabs(), self.layers, memory, strict=True)]
 
     def pull_spread(self, sweep: dict, entry: PreparedReceivers, value: Array) -> dict:
         """Add the cotangent of receivers."""
         return sweep | {"q": entry.spread(sweep["q"], self.kappa, value)}
 
     def pull_step(self, sweep: dict, tape: tuple, signals: Any) -> tuple[dict, Any]:
-        rate, seen = tape
+        rate, seen, clock = tape
         q = sweep["q"]
         sums = dict(sweep["sums"])
         sums["m"] = sums["m"] + q * rate
@@ -194,31 +236,51 @@ class LeapFrog(eqx.Module):
             axes = tuple(range(jnp.ndim(signals), windows.ndim))
             signals_bar = jnp.sum(self.sources.weights * windows, axis=axes)
             sums["windows"] = sums["windows"] + windows * _lift(signals, q.ndim)
-        new = 2 * q - sweep["old"] + self.m * laplacian(self.pad(q), self.order, self.scales)
-        memory, layer_sums = [], []
-        terms = []
-        for slab, coefficients, (block, old), bar, total in zip(
-            self.slabs(), self.layers, seen, sweep["memory"], sums["layers"], strict=True
-        ):
-            _, target = self.block(q, slab)
-            term_bar = self._weigh(q, slab.axis, target, slab.size)
-            block_bar, old_bar = pull_slab(slab, coefficients, term_bar, bar)
-            memory.append(old_bar)
-            # Only a derivative with respect to dt needs this; else it is dropped.
-            _, pull = jax.vjp(lambda c, b=block, o=old, slab=slab: apply_slab(slab, c, b, o), coefficients)
-            (more,) = pull((term_bar, bar))
-            layer_sums.append(jax.tree.map(jnp.add, total, more))
-            terms.append((block_bar, slab.axis, target))
-        # The first axis last: the compiler fuses the last update with what follows, which is fast for whole rows only.
-        for block_bar, axis, target in reversed(terms):
-            new = self.add_scaled(new, self.kappa, block_bar, axis, target)
-        sums["layers"] = layer_sums
+        wide = self.pad(q)
+        new = 2 * q - sweep["old"] + self.m * laplacian(wide, self.order, self.scales)
+        parts = list(zip(self.slabs(), self.layers, sweep["memory"], strict=True))
+        sums["layers"] = self._pull_coefficients(wide, seen, sweep)
+        memory = []
+        if parts:
+
+            def pull(wide: Array) -> list:
+                return [pull_memory(slab, c, self._weighed(wide, slab), bar) for slab, c, bar in parts]
+
+            memory = apart(clock, pull, sweep["memory"], wide)
+        for (slab, c, _), bar in zip(parts, memory, strict=True):
+            new = self.add_term(new, self.kappa, pull_field(slab, c, bar), slab, clock)
         return {"q": new, "old": q, "memory": memory, "sums": sums}, signals_bar
 
-    def _weigh(self, q: Array, axis: int, start: int, size: int) -> Array:
-        """D q on the nodes of a layer: the cotangent of L u + P there; D = m / kappa."""
-        part = [lax.slice_in_dim(x, start, start + size, axis=axis) for x in (q, self.m, self.kappa)]
-        return part[0] * jnp.where(part[2] > 0, part[1] / jnp.where(part[2] > 0, part[2], 1), 1)
+    def _pull_coefficients(self, wide: Array, seen: list, sweep: dict) -> list:
+        """Cotangents of the layers' coefficients: dropped unless one asks for the derivative with respect to dt."""
+        sums = []
+        parts = zip(self.slabs(), self.layers, seen, sweep["memory"], sweep["sums"]["layers"], strict=True)
+        for slab, coefficients, (strip, (psi, zeta)), bar, total in parts:
+
+            def layer(c: tuple, slab: Slab = slab, strip: Array = strip, psi: Array = psi, zeta: Array = zeta) -> tuple:
+                psi = next_psi(slab, c, strip, psi)
+                zeta = next_zeta(slab, c, curvature(slab, strip), zeta, spread(slab, psi))
+                return spread(slab, psi) + zeta, (psi, zeta)
+
+            inside = lax.slice_in_dim(self._weighed(wide, slab), slab.halo, slab.halo + slab.size, axis=slab.axis)
+            _, pull = jax.vjp(layer, coefficients)
+            (more,) = pull((inside, close_memory(slab, coefficients, bar)))
+            sums.append(jax.tree.map(jnp.add, total, more))
+        return sums
+
+    def _weighed(self, wide: Array, slab: Slab) -> Array:
+        """D q in the strip of a layer: the cotangent of L u + P there."""
+        strip = self.strip(wide, slab)
+        for axis, pair in enumerate(self.where.faces):
+            ends = [1 if isinstance(face, Rigid) else None for face in pair]
+            # On its own axis a layer damps nothing where a wall is.
+            if any(ends) and axis != slab.axis:
+                weight = np.ones(strip.shape[axis])
+                weight[[0, -1]] = [0.5 if end else 1.0 for end in ends]
+                strip = strip * jnp.asarray(weight, strip.dtype).reshape(
+                    [-1 if a == axis else 1 for a in range(strip.ndim)]
+                )
+        return strip
 
     def pull_finish(self, sweep: dict) -> tuple["LeapFrog", Leap]:
         inverse = jnp.where(self.kappa > 0, 1 / jnp.where(self.kappa > 0, self.kappa, 1), 0)
@@ -229,7 +291,9 @@ class LeapFrog(eqx.Module):
             sources_bar = Injection(nodes_bar, sums["windows"], jnp.zeros_like(self.sources.inverse_mass))
         still = jnp.zeros_like(self.kappa), jnp.zeros_like(self.dt)
         parts = (sums["m"] * inverse, *still, sums["layers"], sources_bar, self.where, self.order)
-        return LeapFrog(*parts), Leap(sweep["q"] * inverse, -sweep["old"] * inverse, sweep["memory"])
+        memory = [close_memory(*part) for part in zip(self.slabs(), self.layers, sweep["memory"], strict=True)]
+        start = Leap(sweep["q"] * inverse, -sweep["old"] * inverse, memory, jnp.zeros_like(self.dt))
+        return LeapFrog(*parts), start
 
 
 def _lift(signals: Array, ndim: int) -> Array:
@@ -237,5 +301,11 @@ def _lift(signals: Array, ndim: int) -> Array:
     return signals.reshape(-1, *[1] * ndim)
 
 
-def _corner(ndim: int, axis: int, target: int) -> tuple[int, ...]:
-    return tuple(target if a == axis else 0 for a in range(ndim))
+def apart(clock: Array, function: Any, otherwise: Any, *operands: Any) -> Any:
+    """function(*operands), compiled apart from what reads it.
+
+    The compiler fuses a stencil with what it reads: the values between are not stored but computed anew for each of
+    its points, which for a chain of stencils costs tens of times more. A branch of a condition is not fused; this one
+    is always taken (`otherwise` has the right shapes), but only a run can tell.
+    """
+    return lax.cond(clock >= 0, function, lambda *_: otherwise, *operands)

@@ -1,12 +1,27 @@
 """Absorbing layers swallow what leaves, for every incidence, and are marched exactly in slabs."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import solvers as sv
 from solvers.pde.boundary import faces_of
-from solvers.pde.layer import first_node, slabs
+from solvers.pde.layer import (
+    close_memory,
+    curvature,
+    damping,
+    first_node,
+    next_psi,
+    next_zeta,
+    open_memory,
+    pull_field,
+    pull_memory,
+    slabs,
+    slope,
+    spread,
+    start_memory,
+)
 
 N = 80
 
@@ -69,17 +84,50 @@ def test_wider_layers_absorb_more():
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
 
 
-@pytest.mark.parametrize("order", [2, 4, 8])
-@pytest.mark.parametrize("width", [1, 3, 7])
-def test_the_two_layers_of_an_axis_mirror_each_other(order, width):
-    lower, upper = slabs(faces_of(sv.Absorbing(width), 1), order, (0.7,))
-    np.testing.assert_allclose(upper.gradient, -lower.gradient[::-1, ::-1])
-    np.testing.assert_allclose(upper.divergence, -lower.divergence[::-1, ::-1])
-    np.testing.assert_allclose(upper.curvature, lower.curvature[::-1, ::-1])
-    assert first_node(lower, 50) == 0 and first_node(upper, 50) == 50 - width - order // 2
-    # Gradient and divergence are each other's negative transposes where both live.
-    common = lower.gradient[:, : lower.divergence.shape[0]]
-    np.testing.assert_allclose(lower.divergence, -common.T, atol=1e-15)
+@pytest.mark.parametrize("staggered", [False, True])
+@pytest.mark.parametrize(("order", "width"), [(2, 1), (4, 3), (8, 7)])
+def test_the_differences_of_the_two_layers_of_an_axis(order, width, staggered):
+    """They mirror each other; D- is minus the transpose of D+; D- D+ is the second difference (not if staggered)."""
+    lower, upper = slabs(faces_of(sv.Absorbing(width), 1), order, (0.7,), staggered)
+    size, halo = lower.size, lower.halo
+    assert first_node(lower, 50) == 0 and first_node(upper, 50) == 50 - size == 50 - width - order // 2
+    np.testing.assert_array_equal(upper.half_depth, lower.half_depth[::-1])
+    assert not lower.half_depth[-halo // 2 :].any() and lower.depth[0] == 1
+    strip = jnp.asarray(np.random.default_rng(0).standard_normal(size + 2 * halo))
+    for function, x, sign in ((slope, strip, -1), (curvature, strip, 1), (spread, strip[halo:], -1)):
+        np.testing.assert_allclose(function(upper, x[::-1])[::-1], sign * function(lower, x), atol=1e-13)
+    gradient = np.stack([slope(lower, row) for row in jnp.eye(size + 2 * halo)], 1)
+    divergence = np.stack([spread(lower, row) for row in jnp.eye(size + halo)], 1)
+    np.testing.assert_array_equal(divergence, -gradient[:, halo:-halo].T)
+    if not staggered:
+        np.testing.assert_allclose(divergence @ gradient @ strip, curvature(lower, strip), atol=1e-12)
+    else:
+        # Both are second differences: exact for a parabola.
+        nodes = 0.7 * np.arange(size + 2 * halo)
+        np.testing.assert_allclose(divergence @ gradient @ nodes**2, 2.0, atol=1e-10)
+
+
+@pytest.mark.parametrize("upper", [0, 1])
+def test_the_reverse_step_of_a_layer_is_the_transpose(upper):
+    slab = slabs(faces_of(sv.Absorbing(5), 2), 8, (0.7, 0.7))[2 + upper]
+    coefficients = damping(slab, jnp.ones(1), jnp.array(0.2), 0.7)
+    rng = np.random.default_rng(1)
+    halo = [(0, 0), (slab.halo, slab.halo)]
+
+    def layer(block, memory):
+        strip = jnp.pad(block, halo)
+        psi = next_psi(slab, coefficients, strip, memory[0])
+        zeta = next_zeta(slab, coefficients, curvature(slab, strip), memory[1], spread(slab, psi))
+        return spread(slab, psi) + zeta, (psi, zeta)
+
+    primal = jnp.asarray(rng.standard_normal((3, slab.size))), start_memory(slab, (3, 40), np.dtype(float))
+    out, pull = jax.vjp(layer, *primal)
+    bar, memory_bar = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape)), out)
+    expected = pull((bar, memory_bar))
+    swept = pull_memory(slab, coefficients, jnp.pad(bar, halo), open_memory(slab, coefficients, memory_bar))
+    found = pull_field(slab, coefficients, swept), close_memory(slab, coefficients, swept)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-13 * np.abs(b).max())
 
 
 def test_a_mirrored_problem_has_the_mirrored_solution():

@@ -9,7 +9,7 @@ import pytest
 
 import solvers as sv
 from solvers.pde.boundary import faces_of
-from solvers.pde.operators import add_at, along, laplacian, pad, second_difference, staggered_difference
+from solvers.pde.operators import add_at, laplacian, pad, second_difference, staggered_difference
 
 EPS = np.finfo(float).eps
 ORDERS = (2, 4, 6, 8)
@@ -71,14 +71,6 @@ def test_walls_continue_sines_and_cosines(order):
     for boundary, u in ((sv.Free(), np.sin(np.pi * x)), (sv.Rigid(), np.cos(np.pi * x))):
         out = laplacian(pad(jnp.asarray(u), order // 2, faces_of(boundary, 1)), order, (1.0,))
         np.testing.assert_allclose(out, symbol * u, atol=16 * EPS)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_matrix_along_an_axis(axis):
-    rng = np.random.default_rng(0)
-    block, matrix = rng.standard_normal((3, 4, 5)), rng.standard_normal((2, (3, 4, 5)[axis]))
-    expected = np.moveaxis(np.tensordot(matrix, block, ((1,), (axis,))), 0, axis)
-    np.testing.assert_allclose(along(matrix, jnp.asarray(block), axis), expected, atol=50 * EPS)
 
 
 def test_add_at():
