@@ -3,24 +3,25 @@
 import numpy as np
 
 
-def green_2d(signal: np.ndarray, dt: float, distance: float, speed: float) -> np.ndarray:
+def green_2d(signal: np.ndarray, dt: float, distance: float, speed: float, periods: int = 4) -> np.ndarray:
     """Pressure at a distance from a line source in a homogeneous medium, sampled at 0, dt, 2 dt, ...
 
-    In frequency U = S (-i / 4) H0^(2)(omega r / c). The signal is padded to four times its length, because the
-    discrete transform is periodic and waves in two dimensions have a tail.
+    In frequency, with time as exp(i omega t), U = S (-i / 4) H0^(2)(omega r / c). The signal is padded with zeros to
+    `periods` times its length, because the discrete transform is periodic and waves in two dimensions have a tail.
 
     Args:
         signal: s at the sample times.
         dt: time between samples, s.
         distance: r > 0, m.
         speed: c, m/s.
+        periods: length of the transform in lengths of the signal.
 
     Reference:
         Morse and Ingard, Theoretical Acoustics (1968), section 7.3.
     """
     from scipy.special import hankel2
 
-    n = 4 * len(signal)
+    n = periods * len(signal)
     omega = 2 * np.pi * np.fft.rfftfreq(n, dt)
     spectrum = np.fft.rfft(np.asarray(signal, np.float64), n)
     answer = np.zeros_like(spectrum)

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import erf
 
 import solvers as sv
-from solvers.validation import hankel_case
+from solvers.evidence.hankel import hankel_case
 
 from .oracles import FACES, LOSSLESS, SHAPE, SPACING, direction, parameters
 
