@@ -355,8 +355,11 @@ def _no_tangent(x: Any) -> np.ndarray:
 
 
 def _all_finite(state: Any) -> Array:
-    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.stack([jnp.all(jnp.isfinite(lax.stop_gradient(x))) for x in leaves]).all() if leaves else jnp.array(True)
+    finite = jnp.array(True)
+    for x in jax.tree.leaves(state):
+        if jnp.issubdtype(x.dtype, jnp.inexact):
+            finite = finite & jnp.all(jnp.isfinite(lax.stop_gradient(x)))
+    return finite
 
 
 def _same_struct(stepper: Any, state: Any, inputs: Any) -> None:

@@ -65,7 +65,7 @@ class Leap(eqx.Module):
     u: Array
     previous: Array
     memory: list[tuple[Array, Array]]
-    clock: Array
+    clock: Array | np.ndarray  # an integer, so that no derivative passes through it
 
 
 def to_leap(stepper: Any, state: WaveState) -> Leap:
@@ -78,7 +78,7 @@ def to_leap(stepper: Any, state: WaveState) -> Leap:
     u = jnp.where(alive, state.pressure, 0)
     velocity = stepper.central(jnp.where(alive, state.velocity, 0), state.settled)
     before = u - stepper.dt * velocity + stepper.acceleration(u) / 2
-    return Leap(u, before, state.memory, jnp.zeros((), u.dtype))
+    return Leap(u, before, state.memory, jnp.int32(0))
 
 
 def from_leap(stepper: Any, carry: Leap) -> WaveState:
@@ -292,7 +292,7 @@ class LeapFrog(eqx.Module):
         still = jnp.zeros_like(self.kappa), jnp.zeros_like(self.dt)
         parts = (sums["m"] * inverse, *still, sums["layers"], sources_bar, self.where, self.order)
         memory = [close_memory(*part) for part in zip(self.slabs(), self.layers, sweep["memory"], strict=True)]
-        start = Leap(sweep["q"] * inverse, -sweep["old"] * inverse, memory, jnp.zeros_like(self.dt))
+        start = Leap(sweep["q"] * inverse, -sweep["old"] * inverse, memory, np.zeros((), jax.dtypes.float0))
         return LeapFrog(*parts), start
 
 
