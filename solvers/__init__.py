@@ -36,6 +36,16 @@ _HOME = {
     "dispersion": "pde.wavelets",
     "born": "pde.linearised",
     "gauss_newton": "pde.linearised",
+    "fixed_point": "fixed_points.doors",
+    "root": "fixed_points.doors",
+    "Solution": "fixed_points.solution",
+    "Stats": "fixed_points.solution",
+    "Picard": "fixed_points.picard",
+    "Anderson": "fixed_points.anderson",
+    "Newton": "fixed_points.newton",
+    "NewtonKrylov": "fixed_points.newton_krylov",
+    "Adjoint": "core.implicit_rule",
+    "Gmres": "core.krylov",
 }
 
 __all__ = ["__version__", "plot", *_HOME]
