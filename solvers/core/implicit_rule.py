@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from .krylov import Gmres, LinearStats, check_counts
 from .packing import norm2
+from .ruled import ruled
 from .status import Status
 
 MODES = ("implicit", "one_step", "neumann", "unroll")
@@ -63,8 +64,9 @@ class Adjoint(eqx.Module):
             raise ValueError(f"`mode` must be one of {MODES}, got {self.mode!r}.")
         if not hasattr(self.linear, "solve") and self.linear not in ("auto", "dense"):
             raise ValueError(f'`linear` must be "auto", "dense" or a Krylov method like Gmres(), got {self.linear!r}.')
-        known = isinstance(self.tolerance, int | float)
-        if (isinstance(self.tolerance, str) and self.tolerance != "match") or (known and not 0 < self.tolerance < 1):
+        given = self.tolerance
+        known = isinstance(given, int | float)
+        if (isinstance(given, str) and given != "match") or (known and not 0 < float(given) < 1):
             raise ValueError(f'`tolerance` must be "match" or a number between 0 and 1, got {self.tolerance!r}.')
         check_counts(terms=self.terms)
 
@@ -88,8 +90,6 @@ def implicit_solution(
     Returns:
         (x, info); the derivative of `info` is zero.
     """
-    solution = jax.custom_jvp(solve)
-
     def rule(primals: tuple, tangents: tuple) -> tuple:
         params, start = primals
         x, info = solution(params, start)
@@ -110,7 +110,7 @@ def implicit_solution(
         dx = tangent(lambda v: -product(v), dr, params, x, info)
         return (x, info), (dx, jax.tree.map(_no_tangent, info))
 
-    solution.defjvp(rule, symbolic_zeros=True)
+    solution = ruled(solve, rule)
     return solution(params, lax.stop_gradient(start))
 
 

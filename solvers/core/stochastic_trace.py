@@ -28,9 +28,7 @@ class TraceEstimate(eqx.Module):
     products: int = eqx.field(static=True)
 
 
-def trace(
-    matvec: Callable, example: Any, *args: Any, products: int = 100, key: Array | None = None
-) -> TraceEstimate:
+def trace(matvec: Callable, example: Any, *args: Any, products: int = 100, key: Array | None = None) -> TraceEstimate:
     """The trace of a square linear operator by Hutch++, with its standard error.
 
     A third of the products sketches A, Q = orth(A S), a third takes the trace on the sketch exactly, and a third
@@ -76,7 +74,7 @@ def trace(
             f"`matvec` must be a function of a vector, got {type(matvec).__name__}; a matrix A is `lambda x: A @ x`."
         )
     if isinstance(products, bool) or not isinstance(products, int) or products < 6:
-        raise ValueError(f"`products` must be a whole number of at least 6 (three for each third), got {products!r}.")
+        raise ValueError(f"`products` must be a whole number of at least 6 (two for each third), got {products!r}.")
     kinds = [jnp.result_type(x) for x in jax.tree.leaves(example)]
     if not kinds or not all(jnp.issubdtype(d, jnp.floating) for d in kinds):
         raise ValueError(f"`example` must hold real floating arrays only, got dtypes {[str(d) for d in kinds]}.")
