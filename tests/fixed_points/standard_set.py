@@ -1,8 +1,8 @@
 """The 23 standard systems of nonlinear equations, F(x) = 0.
 
-Functions and starts of J. J. More, B. S. Garbow, K. E. Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17 (numbers 1 to 14),
-of S. Hammarling, J. E. Dennis and R. B. Schnabel, P. T. Boggs, F. Freudenstein and B. Roth, and C. T. Kelley (the rest),
-as J. Burkardt's collection `test_nonlin` gathers them; sizes as in the collection of NonlinearSolve.jl. Watson's
+Functions and starts of J. J. More, B. S. Garbow, K. E. Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17 (numbers 1 to
+14), of S. Hammarling, J. E. Dennis and R. B. Schnabel, P. T. Boggs, F. Freudenstein and B. Roth, and C. T. Kelley (the
+rest), as J. Burkardt's collection `test_nonlin` gathers them; sizes as in the collection of NonlinearSolve.jl. Watson's
 function is the gradient of half the sum of squares of the 1981 paper: later copies carry a slip in its last two terms.
 """
 
@@ -165,7 +165,6 @@ def _parabola(n):
 PROBLEMS = (
     Problem(1, "generalized Rosenbrock", rosenbrock, np.array([-1.2] + 9 * [1.0]), np.ones(10)),
     Problem(2, "Powell singular", powell_singular, np.array([3.0, -1.0, 0.0, 1.0]), np.zeros(4)),
-    # To the digits that the literature gives: 1.098159e-5, 9.106146.
     Problem(3, "Powell badly scaled", powell_badly_scaled, np.array([0.0, 1.0])),
     Problem(4, "Wood", wood, np.array([-3.0, -1.0, -3.0, -1.0]), np.ones(4)),
     Problem(5, "helical valley", helical_valley, np.array([-1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0])),
