@@ -49,7 +49,15 @@ _HOME = {
     "Newton": "fixed_points.newton",
     "NewtonKrylov": "fixed_points.newton_krylov",
     "Adjoint": "core.implicit_rule",
+    "implicit": "core.implicit_rule",
     "Gmres": "core.krylov",
+    "Cg": "core.short_recurrences",
+    "Minres": "core.short_recurrences",
+    "BiCgStab": "core.short_recurrences",
+    "linear_solve": "core.linear",
+    "LinearSolution": "core.linear",
+    "Broyden": "fixed_points.broyden",
+    "PseudoTransient": "fixed_points.pseudo_transient",
 }
 
 __all__ = ["__version__", "plot", *_HOME]

@@ -5,6 +5,7 @@ led to x. The tangent solve is a `custom_linear_solve`, so that its transpose is
 forward mode, reverse mode and every composition of them follow, in memory that does not grow with the iterations.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from .captured import fingerprint
 from .krylov import Gmres, LinearStats, check_counts
-from .packing import norm2
+from .packing import Packing, hoist, norm2
 from .ruled import ruled
 from .status import Status
 
@@ -71,6 +73,152 @@ class Adjoint(eqx.Module):
         check_counts(terms=self.terms)
 
 
+def implicit(
+    residual: Callable,
+    *,
+    adjoint: Adjoint = Adjoint(),
+    tolerance: Any = None,
+    has_aux: bool = False,
+    host: bool = False,
+) -> Callable[[Callable], Callable]:
+    """Give a solver of your own the derivative of the solution that it finds.
+
+    With residual(x, *args) = 0 at the solution, dx = -(d residual/dx)^-1 (d residual/d args) d args: exact at the
+    solution, whatever the solver does, in every mode and to any order, inside `jit` and `vmap`.
+
+    Args:
+        residual: function (x, *args) with the structure, shapes and dtypes of x, zero at the solution.
+        adjoint: how the linear equations are solved; "unroll" has no meaning here.
+        tolerance: largest norm2(residual) at which derivatives are given; beyond it, and where the solution is not
+            finite, they are NaN. None trusts every finite answer of the solver.
+        has_aux: the solver returns (x, aux); aux has no derivative.
+        host: the solver is ordinary Python, such as a SciPy routine. It gets NumPy arrays through
+            `jax.pure_callback`, one member of a batch at a time.
+
+    Returns:
+        A decorator: solver(x0, *args) -> x becomes a function of the same arguments. The derivative with respect to
+        `x0` is zero.
+
+    Raises:
+        ValueError: for mode "unroll", and for a solution or residual of other shapes than x0.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, solvers as sv
+        >>> @sv.implicit(lambda x, a: x * x - a)
+        ... def heron(x0, a):
+        ...     return jax.lax.fori_loop(0, 20, lambda _, x: 0.5 * (x + a / x), x0)
+        >>> print(round(float(heron(1.0, 9.0)), 6), round(float(jax.grad(heron, 1)(1.0, 9.0)), 6))
+        3.0 0.166667
+
+    Reference:
+        M. Blondel et al., Efficient and Modular Implicit Differentiation, NeurIPS 2022.
+    """
+    if adjoint.mode == "unroll":
+        raise ValueError('mode="unroll" differentiates the steps of a method; the steps of your solver are not seen.')
+
+    def decorate(solver: Callable) -> Callable:
+        @functools.wraps(solver)
+        def solved(x0: Any, *args: Any) -> Any:
+            x0, args = as_arrays(x0), as_arrays(args)
+            if not jax.tree.leaves(x0) or not all(eqx.is_inexact_array(x) for x in jax.tree.leaves(x0)):
+                raise TypeError("`x0` must be a pytree of floating arrays.")
+            seen = fingerprint((residual, solver, adjoint, args))
+            return _implicit(residual, solver, x0, args, adjoint, tolerance, has_aux, host, seen)
+
+        return solved
+
+    return decorate
+
+
+@eqx.filter_jit
+def _implicit(
+    residual: Callable,
+    solver: Callable,
+    x0: Any,
+    args: tuple,
+    adjoint: Adjoint,
+    tolerance: Any,
+    has_aux: bool,
+    host: bool,
+    seen: Any,
+) -> Any:
+    packing = Packing(x0)
+
+    def equation(x: Array) -> Array:
+        tree = packing.unpack(x)
+        return -packing.pack(packing.expect(residual(tree, *args), "residual(x, *args)"))
+
+    def answer(x: Array) -> tuple[Array, Any]:
+        tree = packing.unpack(x)
+        out = _on_host(solver, tree, args, has_aux) if host else solver(tree, *args)
+        value, aux = out if has_aux else (out, None)
+        return packing.pack(packing.expect(value, "the solution")), aux
+
+    start = lax.stop_gradient(packing.pack(x0))
+    pure, captured = hoist(equation, start)
+    run, own = hoist(answer, start)
+    precondition, held = hoisted_preconditioner(adjoint.preconditioner, packing, args, start)
+    limit = jnp.asarray(jnp.inf if tolerance is None else lax.stop_gradient(tolerance), packing.dtype)
+
+    def solve(params: tuple, x: Array) -> tuple[Array, tuple]:
+        captured, own, _, limit = params
+        x, aux = run(own, x)
+        size = norm2(pure(captured, x))
+        return x, (jnp.isfinite(size) & (size <= limit), aux)
+
+    def tangent(matvec: Callable, dr: Array, params: tuple, x: Array, info: tuple) -> Array:
+        apply = None if precondition is None else (lambda v: precondition(params[2], v, x))
+        rtol = jnp.asarray(default_tolerance(packing.precision), packing.dtype)
+        dx = tangent_solve(adjoint, matvec, dr, apply, rtol)
+        return dx * jnp.where(info[0], 1, jnp.nan).astype(dx.dtype)
+
+    params = (captured, own, held, limit)
+    x, (_, aux) = implicit_solution(lambda p, x: pure(p[0], x), params, start, solve, tangent)
+    value = packing.unpack(x)
+    return (value, jax.tree.map(lax.stop_gradient, aux)) if has_aux else value
+
+
+def hoisted_preconditioner(function: Any, packing: Packing, args: tuple, start: Array) -> tuple:
+    """A preconditioner (v, x, *args) as a pure function of (captured, v, x) in vectors, and what it captures."""
+    if function is None:
+        return None, []
+
+    def apply(v: Array, x: Array) -> Array:
+        out = function(packing.unpack(v), packing.unpack(x), *args)
+        return packing.pack(packing.expect(out, "The result of the preconditioner"))
+
+    return hoist(apply, start, start)
+
+
+def _on_host(solver: Callable, x0: Any, args: tuple, has_aux: bool) -> Any:
+    if has_aux:
+        raise ValueError("A solver on the host returns x alone: its auxiliary output has no known shape.")
+    arrays, static = eqx.partition(args, eqx.is_array)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), x0)
+
+    def call(x0: Any, arrays: Any) -> Any:
+        x0, arrays = jax.tree.map(np.asarray, (x0, arrays))
+        value = solver(x0, *eqx.combine(arrays, static))
+        return jax.tree.map(lambda s, v: np.asarray(v, s.dtype).reshape(s.shape), shapes, value)
+
+    return jax.pure_callback(call, shapes, x0, arrays, vmap_method="sequential")
+
+
+def default_tolerance(precision: float) -> float:
+    """1e-8 in double, 1e-5 in single precision; four units in the last place where that is more."""
+    return 1e-8 if precision < 1e-12 else max(1e-5, 4 * precision)
+
+
+def as_arrays(tree: Any) -> Any:
+    """Numbers become arrays, so that new values need no new trace; everything that is no number stays."""
+
+    def convert(x: Any) -> Any:
+        number = isinstance(x, int | float | complex) and not isinstance(x, bool)
+        return jnp.asarray(x) if number or isinstance(x, np.ndarray | np.generic) else x
+
+    return jax.tree.map(convert, tree)
+
+
 def implicit_solution(
     residual: Callable[[Any, Array], Array],
     params: Any,
@@ -90,6 +238,7 @@ def implicit_solution(
     Returns:
         (x, info); the derivative of `info` is zero.
     """
+
     def rule(primals: tuple, tangents: tuple) -> tuple:
         params, start = primals
         x, info = solution(params, start)

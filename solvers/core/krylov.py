@@ -49,7 +49,7 @@ class Gmres(eqx.Module):
 
     Example:
         >>> Gmres(restart=20)
-        Gmres(restart=20, max_steps=1000)
+        Gmres(restart=20)
 
     Reference:
         Y. Saad, M. H. Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856; Saad, Iterative Methods for Sparse Linear
@@ -64,31 +64,49 @@ class Gmres(eqx.Module):
 
     def solve(self, matvec: Map, b: Array, x: Array | None, precondition: Map, tolerance: Array) -> tuple:
         """Solve A x = b from vectors; returns (x, LinearStats)."""
-        size = b.shape[0]
-        m = max(min(self.restart, size), 1)
-        start, r, products = _begin(matvec, b, x)
-        beta = norm2(r)
+        m = max(min(self.restart, b.shape[0]), 1)
 
-        def outer(s: tuple) -> tuple:
-            x, r, beta, iterations, products, _ = s
-            step, k = _cycle(matvec, precondition, r, beta, tolerance, m, self.max_steps - products)
-            new = x + step
-            r_new = b - matvec(new)
-            beta_new = norm2(r_new)
-            products = products + k + 1
-            better = beta_new < beta
-            code = _judge(beta_new, tolerance, products, self.max_steps)
-            # A cycle that gains less than a percent will gain no more in the next.
-            stuck = (code == RUNNING) & ~(beta_new < 0.99 * beta)
-            code = jnp.where(stuck, int(Status.STAGNATED), code)
-            x, r = jnp.where(better, new, x), jnp.where(better, r_new, r)
-            return x, r, jnp.where(better, beta_new, beta), iterations + k, products, code
+        def cycle(r: Array, beta: Array, most: Array) -> tuple:
+            return _cycle(matvec, precondition, r, beta, tolerance, m, most)
 
-        zero = jnp.zeros((), jnp.int32)
-        code = _judge(beta, tolerance, products, self.max_steps)
-        state = (start, r, beta, zero, products, code)
-        x, r, beta, iterations, products, code = lax.while_loop(lambda s: s[-1] == RUNNING, outer, state)
-        return x, LinearStats(iterations, products, beta, tolerance, code)
+        return in_cycles(cycle, matvec, b, x, tolerance, self.max_steps)
+
+
+def in_cycles(
+    cycle: Callable[[Array, Array, Array], tuple],
+    matvec: Map,
+    b: Array,
+    x: Array | None,
+    tolerance: Array,
+    max_products: int,
+) -> tuple[Array, LinearStats]:
+    """Solve A x = b by `x <- x + cycle(r, norm2(r), products left)` until the true residual is small enough.
+
+    `cycle` solves A d = r by its own estimate of the residual and returns (d, iterations, products). What it claims
+    is checked with one product more; where the check fails, another cycle starts from there. A cycle that gains less
+    than a percent is the last one.
+    """
+    start, r, products = _begin(matvec, b, x)
+    beta = norm2(r)
+
+    def outer(s: tuple) -> tuple:
+        x, r, beta, iterations, products, _ = s
+        step, steps, spent = cycle(r, beta, max_products - products)
+        new = x + step
+        r_new = b - matvec(new)
+        beta_new = norm2(r_new)
+        products = products + spent + 1
+        better = beta_new < beta
+        code = _judge(beta_new, tolerance, products, max_products)
+        stuck = (code == RUNNING) & ~(beta_new < 0.99 * beta)
+        code = jnp.where(stuck, int(Status.STAGNATED), code)
+        x, r = jnp.where(better, new, x), jnp.where(better, r_new, r)
+        return x, r, jnp.where(better, beta_new, beta), iterations + steps, products, code
+
+    zero = jnp.zeros((), jnp.int32)
+    state = (start, r, beta, zero, products, _judge(beta, tolerance, products, max_products))
+    x, r, beta, iterations, products, code = lax.while_loop(lambda s: s[-1] == RUNNING, outer, state)
+    return x, LinearStats(iterations, products, beta, tolerance, code)
 
 
 def check_counts(**counts: Any) -> None:
@@ -121,7 +139,7 @@ class _Arnoldi(NamedTuple):
 
 
 def _cycle(matvec: Map, precondition: Map, r: Array, beta: Array, tolerance: Array, m: int, most: Array) -> tuple:
-    """At most m steps of GMRES for A d = r: (d, number of steps)."""
+    """At most m steps of GMRES for A d = r: (d, steps, products)."""
     eps = jnp.finfo(r.dtype).eps
     unit = r / jnp.where(beta > 0, beta, 1)
     basis = jnp.zeros((m + 1, r.shape[0]), r.dtype).at[0].set(unit)
@@ -165,4 +183,4 @@ def _cycle(matvec: Map, precondition: Map, r: Array, beta: Array, tolerance: Arr
 
     s = lax.while_loop(go, step, start)
     y = jax.scipy.linalg.solve_triangular(s.triangle, jnp.where(jnp.arange(m) < s.k, s.g[:m], 0))
-    return precondition(jnp.dot(y, s.basis[:m], precision=lax.Precision.HIGHEST)), s.k
+    return precondition(jnp.dot(y, s.basis[:m], precision=lax.Precision.HIGHEST)), s.k, s.k

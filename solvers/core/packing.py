@@ -39,6 +39,24 @@ class Packing(eqx.Module):
         """The coarsest machine epsilon of the leaves."""
         return max(float(jnp.finfo(dtype).eps) for _, dtype in self.leaves)
 
+    def expect(self, tree: Any, name: str) -> Any:
+        """The tree itself, if it has this structure, these shapes and dtypes.
+
+        Raises:
+            ValueError: saying which leaf differs and how.
+        """
+        there = jax.tree.structure(tree)
+        if there != self.tree:
+            raise ValueError(f"{name} must have the structure of x0, {self.tree}, got {there}.")
+        for (path, leaf), (shape, dtype) in zip(jax.tree_util.tree_leaves_with_path(tree), self.leaves, strict=True):
+            given, kind = jnp.shape(leaf), jnp.asarray(leaf).dtype
+            if given != shape or kind != dtype:
+                raise ValueError(
+                    f"{name}{jax.tree_util.keystr(path)} must have shape and dtype of x0, {dtype}{list(shape)}, got "
+                    f"{kind}{list(given)}."
+                )
+        return tree
+
     def pack(self, tree: Any) -> Array:
         """The vector of a pytree with this structure and these shapes."""
         parts = []
