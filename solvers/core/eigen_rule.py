@@ -24,8 +24,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .krylov import Minres
 from .packing import norm2
+from .ruled import ruled
+from .short_recurrences import Minres
 from .status import Status
 
 
@@ -69,8 +70,6 @@ def differentiable_eigenpairs(
         values, vectors, _, _ = fixed
         return EigenSolution(values, vectors, vectors, jnp.diag(values))
 
-    solution = jax.custom_jvp(found)
-
     def rule(primals: tuple, tangents: tuple) -> tuple:
         params, fixed = primals
         _, _, gaps, code = fixed
@@ -93,51 +92,40 @@ def differentiable_eigenpairs(
         def change(basis: Array) -> Array:
             return poison * jax.jvp(lambda p: images(p, basis), (point,), (dot,))[1]
 
-        many = _many(product, params)
-        across = _Across(many, rtol, max_products)
-        d_vectors, d_frame = change(out.vectors), change(out.frame)
-        turn = _symmetric(out.vectors.T @ d_vectors)
-        inside = out.vectors @ (_inverse_gaps(out.values, gaps) * turn)
-        return out, EigenSolution(
-            jnp.diagonal(turn),
-            inside + across(out.vectors, jnp.diag(out.values), d_vectors),
-            across(out.frame, out.projected, d_frame),
-            _symmetric(out.frame.T @ d_frame),
-        )
+        # One solve serves both: vectors = frame R with R = frame^T vectors, the identity in value, so X carries over.
+        change_of_frame = change(out.frame)
+        x = _across(_many(product, params), out.frame, out.projected, change_of_frame, rtol, max_products)
+        r = out.frame.T @ out.vectors
+        d_projected = _symmetric(out.frame.T @ change_of_frame)
+        turn = r.T @ d_projected @ r
+        d_vectors = out.vectors @ (_inverse_gaps(out.values, gaps) * turn) + x @ r
+        return out, EigenSolution(jnp.diagonal(turn), d_vectors, x, d_projected)
 
-    solution.defjvp(rule, symbolic_zeros=True)
+    solution = ruled(found, rule)
     return solution(params, lax.stop_gradient((values, vectors, gaps, code)))
 
 
-class _Across(NamedTuple):
-    """Solves Q A Q X - Q X T = -Q dA V for X with V^T X = 0."""
+def _across(many: Callable, basis: Array, projected: Array, change: Array, rtol: float, max_products: int) -> Array:
+    """Solves Q A Q X - X T = -Q dA V for X with V^T X = 0, where T = V^T A V; NaN where the solve fails."""
 
-    many: Callable
-    rtol: float
-    max_products: int
+    def off(x: Array) -> Array:
+        return x - basis @ (basis.T @ x)
 
-    def __call__(self, basis: Array, projected: Array, change: Array) -> Array:
-        shape = change.shape
+    # Along V the operator is a multiple of one, as large as A: symmetric, regular, and without effect on X.
+    size = jnp.max(jnp.abs(lax.stop_gradient(projected)))
+    size = jnp.where(size > 0, size, 1)
 
-        def off(x: Array) -> Array:
-            return x - basis @ (basis.T @ x)
+    def operator(flat: Array) -> Array:
+        x = flat.reshape(change.shape)
+        clear = off(x)
+        return jnp.ravel(off(many(clear)) - clear @ projected + size * (x - clear))
 
-        # Along V the operator is a multiple of one, as large as A: symmetric, regular, and without effect on X.
-        size = jnp.max(jnp.abs(lax.stop_gradient(projected)))
-        size = jnp.where(size > 0, size, 1)
+    def solve(matvec: Callable, b: Array) -> Array:
+        x, stats = Minres(max_steps=max_products).solve(matvec, b, None, lambda v: v, rtol * norm2(b))
+        return jnp.where(stats.code == int(Status.CONVERGED), x, jnp.nan)
 
-        def operator(flat: Array) -> Array:
-            x = flat.reshape(shape)
-            clear = off(x)
-            return jnp.ravel(off(self.many(clear)) - clear @ projected + size * (x - clear))
-
-        def solve(matvec: Callable, b: Array) -> Array:
-            method = Minres(max_steps=self.max_products)
-            x, stats = method.solve(matvec, b, None, lambda v: v, self.rtol * norm2(b))
-            return jnp.where(stats.code == int(Status.CONVERGED), x, jnp.nan)
-
-        x = lax.custom_linear_solve(lambda v: operator(v), -jnp.ravel(off(change)), solve, symmetric=True)
-        return off(x.reshape(shape))
+    x = lax.custom_linear_solve(lambda v: operator(v), -jnp.ravel(off(change)), solve, symmetric=True)
+    return off(x.reshape(change.shape))
 
 
 def _inverse_gaps(values: Array, gaps: Array) -> Array:

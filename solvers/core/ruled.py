@@ -67,7 +67,9 @@ def _shapes(*_: Any, out: tuple, **__: Any) -> list:
 
 def _jvp(primals: tuple, tangents: tuple, *, rule: Callable, **_: Any) -> tuple[list, list]:
     out, dots = rule(list(primals), [None if isinstance(t, ad.Zero) else t for t in tangents])
-    return out, [ad.Zero(jax.typeof(o).to_tangent_aval()) if _no_array(d) else d for o, d in zip(out, dots, strict=True)]
+    return out, [
+        ad.Zero(jax.typeof(o).to_tangent_aval()) if _no_array(d) else d for o, d in zip(out, dots, strict=True)
+    ]
 
 
 def _no_array(x: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .block_krylov import RitzPairs, Sizes, ritz_pairs
+from .captured import fingerprint
 from .checks import is_known
 from .eigen_rule import differentiable_eigenpairs
 from .packing import Packing, hoist
@@ -164,7 +165,8 @@ def eigsh(
     out = jax.eval_shape(lambda x: matvec(x, *args), example)
     if _shapes(out) != _shapes(example):
         raise TypeError(f"`matvec` must return what it takes, {_shapes(example)}; it returns {_shapes(out)}.")
-    return _eigsh(matvec, args, packing, key, k, which, rtol, block, max_products)
+    choices = _Choices(k, which, rtol, block, max_products, fingerprint((matvec, args)))
+    return _eigsh(matvec, args, packing, key, choices)
 
 
 def svds(
@@ -216,21 +218,24 @@ def svds(
     out = jax.eval_shape(lambda x: matvec(x, *args), example)
     image = _packing(out, "the output of `matvec`")
     k, block = _check_counts(k, block, min(packing.size, image.size), "example or output")
-    return _svds(matvec, args, packing, image, key, k, rtol, block, max_products)
+    choices = _Choices(k, "largest", rtol, block, max_products, fingerprint((matvec, args)))
+    return _svds(matvec, args, packing, image, key, choices)
+
+
+class _Choices(NamedTuple):
+    """What is static, and a fingerprint of what the operator captures."""
+
+    k: int
+    which: str
+    rtol: float
+    block: int
+    max_products: int
+    seen: Any
 
 
 @eqx.filter_jit
-def _eigsh(
-    matvec: Callable,
-    args: tuple,
-    packing: Packing,
-    key: Array,
-    k: int,
-    which: str,
-    rtol: float,
-    block: int,
-    max_products: int,
-) -> Eigenpairs:
+def _eigsh(matvec: Callable, args: tuple, packing: Packing, key: Array, choices: _Choices) -> Eigenpairs:
+    k, which, rtol, block, max_products, _ = choices
     pure, captured = _flat(matvec, args, packing)
     found = ritz_pairs(
         lambda x: pure(lax.stop_gradient(captured), x),
@@ -262,16 +267,9 @@ def _eigsh(
 
 @eqx.filter_jit
 def _svds(
-    matvec: Callable,
-    args: tuple,
-    packing: Packing,
-    image: Packing,
-    key: Array,
-    k: int,
-    rtol: float,
-    block: int,
-    max_products: int,
+    matvec: Callable, args: tuple, packing: Packing, image: Packing, key: Array, choices: _Choices
 ) -> SingularTriplets:
+    k, _, rtol, block, max_products, _ = choices
     pure, captured = _flat(matvec, args, packing, image)
     columns, rows = packing.size, image.size
     example = jnp.zeros(columns, packing.dtype)
@@ -406,8 +404,9 @@ def _check(found: Eigenpairs | SingularTriplets) -> None:
     if bad.size:
         residuals = np.asarray(found.residuals).reshape(codes.size, -1)[bad[0]]
         products = int(np.atleast_1d(found.products)[bad[0]])
+        listed = np.array2string(residuals, precision=2)
         raise SolverError(
-            f"{Status(int(codes[bad[0]])).name} after {products} products; residuals {np.array2string(residuals, precision=2)}. "
+            f"{Status(int(codes[bad[0]])).name} after {products} products; residuals {listed}. "
             "MAX_STEPS: raise max_products, or ask for fewer or better separated pairs; STAGNATED: the operator is not "
             "symmetric or rtol is below its round-off."
         )

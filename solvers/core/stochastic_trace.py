@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .checks import is_known
+from .captured import fingerprint
 from .packing import Packing, hoist
 
 
@@ -36,10 +36,10 @@ def trace(matvec: Callable, example: Any, *args: Any, products: int = 100, key: 
 
         tr A = tr Q^T A Q + E g^T (1 - Q Q^T) A (1 - Q Q^T) g.
 
-    Unbiased for every A. For positive semidefinite A the relative error falls like 1 / products, for others like that of
-    the plain estimator, 1 / sqrt(products), and faster the faster the spectrum decays. The estimate has the standard
-    error `error`, measured on at least two samples; it is itself uncertain by 1 / sqrt(2 samples). Where `products`
-    reaches the size of x, the trace is summed over all columns.
+    Unbiased for every A. For positive semidefinite A the relative error falls like 1 / products, for others like that
+    of the plain estimator, 1 / sqrt(products), and faster the faster the spectrum decays. `error` is the standard
+    error of the estimate, measured on the samples; it is itself uncertain by about 1 / sqrt(2 products / 3). Where
+    `products` reaches the size of x, the trace is summed over all columns.
 
     Derivatives with respect to `args` and to what `matvec` captures are those of the estimator with Q and g held fixed,
     hence unbiased estimates of tr dA. All modes and orders.
@@ -83,11 +83,12 @@ def trace(matvec: Callable, example: Any, *args: Any, products: int = 100, key: 
     out = jax.eval_shape(lambda x: matvec(x, *args), example)
     if jax.tree.structure(out) != jax.tree.structure(given) or jax.tree.leaves(out) != jax.tree.leaves(given):
         raise TypeError(f"`matvec` must return what it takes, {given}; it returns {out}.")
-    return _trace(matvec, args, Packing(example), jax.random.key(0) if key is None else key, products)
+    key = jax.random.key(0) if key is None else key
+    return _trace(matvec, args, Packing(example), key, products, fingerprint((matvec, args)))
 
 
 @eqx.filter_jit
-def _trace(matvec: Callable, args: tuple, packing: Packing, key: Array, products: int) -> TraceEstimate:
+def _trace(matvec: Callable, args: tuple, packing: Packing, key: Array, products: int, seen: Any) -> TraceEstimate:
     size, dtype = packing.size, packing.dtype
     pure, captured = hoist(
         lambda x: packing.pack(matvec(packing.unpack(x), *args)), jnp.zeros(packing.size, packing.dtype)

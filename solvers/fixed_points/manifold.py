@@ -11,12 +11,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..core.adjoint import Checkpoint, StoreAll
+from ..core.captured import fingerprint
 from ..core.checks import as_field, is_known
 from ..core.krylov import check_counts
 from ..core.packing import hoist, norm2
 from ..core.status import SolverError, Status
 from .doors import root
-from .implicit_midpoint import March, march, solved
+from .implicit_midpoint import march, solved
 from .newton import Newton
 from .solution import Solution
 
@@ -112,7 +113,7 @@ class Metric(eqx.Module):
             ValueError: for shapes that do not fit or a wrong number of steps.
         """
         x, v = self._check(x, v, steps, adjoint)
-        end = _geodesic(self, x, v, jnp.ones((1,), x.dtype), steps, adjoint)
+        end = _geodesic(self, x, v, jnp.ones((1,), x.dtype), steps, adjoint, fingerprint(self))
         return Geodesic(end.value[0], end.velocity[0], end.residual, end.code)
 
     def geodesic(self, x: Any, v: Any, t: Any, *, steps: int = 100, adjoint: Any = "reversible") -> Geodesic:
@@ -135,7 +136,7 @@ class Metric(eqx.Module):
         times = as_field(t, "t", dtype=x.dtype)
         if times.ndim > 1:
             raise ValueError(f"`t` must be a number or an array of one axis, got shape {times.shape}.")
-        way = _geodesic(self, x, v, jnp.atleast_1d(times), steps, adjoint)
+        way = _geodesic(self, x, v, jnp.atleast_1d(times), steps, adjoint, fingerprint(self))
         if times.ndim:
             return way
         return Geodesic(way.value[0], way.velocity[0], way.residual, way.code)
@@ -168,7 +169,7 @@ class Metric(eqx.Module):
         if not is_known(rtol) or not eps <= float(rtol) < 1:
             raise ValueError(f"`rtol` must be a number between {eps:.1e} and 1, got {rtol}.")
         first = y - x if start is None else as_field(start, "start", x.shape, x.dtype)
-        return _log(self, x, y, lax.stop_gradient(first), steps, float(rtol))
+        return _log(self, x, y, lax.stop_gradient(first), steps, float(rtol), fingerprint(self))
 
     def _check(self, x: Any, v: Any, steps: Any, adjoint: Any, name: str = "v") -> tuple[Array, Array]:
         """Points as arrays of one shape and dtype."""
@@ -181,17 +182,19 @@ class Metric(eqx.Module):
             raise ValueError(f'`adjoint` must be "reversible", StoreAll() or Checkpoint(...), got {adjoint!r}.')
         shape = jax.eval_shape(self.g, x).shape
         if shape != (x.size, x.size):
-            raise ValueError(f"`g` must return a matrix of shape {(x.size, x.size)} at a point of {x.size}, got {shape}.")
+            raise ValueError(
+                f"`g` must return a matrix of shape {(x.size, x.size)} at a point of {x.size}, got {shape}."
+            )
         return x, v
 
 
 @eqx.filter_jit
-def _geodesic(metric: Metric, x: Array, v: Array, times: Array, steps: int, adjoint: Any) -> Geodesic:
+def _geodesic(metric: Metric, x: Array, v: Array, times: Array, steps: int, adjoint: Any, seen: Any) -> Geodesic:
     return _way(metric.g, x, v, times, steps, adjoint)
 
 
 @eqx.filter_jit
-def _log(metric: Metric, x: Array, y: Array, start: Array, steps: int, rtol: float) -> Solution:
+def _log(metric: Metric, x: Array, y: Array, start: Array, steps: int, rtol: float, seen: Any) -> Solution:
     def miss(v: Array, x: Array, y: Array) -> Array:
         end = _way(metric.g, x, v, jnp.ones((1,), x.dtype), steps, "reversible")
         # A way that could not be gone has no end; the search then tries a shorter one.
