@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 
 class Problem(NamedTuple):
@@ -193,3 +193,24 @@ PROBLEMS = (
     Problem(22, "Boggs", boggs, np.array([1.0, 0.0]), np.array([0.0, 1.0])),
     Problem(23, "Chandrasekhar", chandrasekhar, np.ones(10)),
 )
+
+LARGEST = max(p.start.size for p in PROBLEMS)
+
+
+def padded_start(problem):
+    """The start of a problem, with zeros up to ten unknowns."""
+    return jnp.pad(jnp.asarray(problem.start), (0, LARGEST - problem.start.size))
+
+
+def any_residual(x, number):
+    """F of the problem of this number, in its first unknowns; the others are their own residual.
+
+    One function for the whole set, so that a method is compiled once and not 23 times. Newton and Krylov steps are
+    those of the problem alone: what is added is solved at the start.
+    """
+
+    def of(problem):
+        n = problem.start.size
+        return lambda x: jnp.concatenate([problem.residual(x[:n]), x[n:]])
+
+    return lax.switch(number - 1, [of(p) for p in PROBLEMS], x)
