@@ -69,7 +69,7 @@ class GradientCertificate(eqx.Module):
             error = float(np.ravel(np.broadcast_to(self.relative_error, codes.shape))[failed[0]])
             raise SolverError(
                 f"{Status(int(codes.flat[failed[0]])).name}: the relative error of the gradient is estimated at "
-                f"{error:.3g}. The solve failed, the Jacobian is nearly singular (a fold), or it needs a preconditioner."
+                f"{error:.3g}. The solve failed, the Jacobian is nearly singular (a fold) or needs a preconditioner."
             )
         return self
 
