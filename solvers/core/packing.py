@@ -104,7 +104,9 @@ def hoist(function: Callable, *examples: Any) -> tuple[Callable, list]:
 
 
 def norm2(vector: Array) -> Array:
-    """Euclidean norm, free of overflow and underflow in between."""
+    """Euclidean norm. In single precision free of overflow and underflow in between: 1e-25 squared is no zero."""
+    if vector.dtype == jnp.float64:
+        return jnp.sqrt(dot(vector, vector))
     largest = jnp.max(jnp.abs(vector), initial=0.0)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return scale * jnp.sqrt(jnp.sum(jnp.square(vector / scale)))

@@ -39,23 +39,23 @@ def spectral_radius(product: Callable[[Array], Array], size: int, dtype: jnp.dty
         return basis, projected.at[:, k].set(h.at[k + 1].set(rest))
 
     _, projected = lax.fori_loop(0, m, step, (basis, jnp.zeros((m + 1, m), dtype)))
-    square = projected[:m]
-    radii = jnp.stack([_small_radius(square[:k, :k]) for k in range(max(m - 2, 1), m + 1)])
+    # Leading blocks of the last three dimensions; what is left out adds eigenvalues zero.
+    kept = jnp.arange(m) < jnp.arange(max(m - 2, 1), m + 1)[:, None]
+    radii = _small_radii(jnp.where(kept[:, :, None] & kept[:, None, :], projected[:m], 0))
     # Of a projected matrix of full size nothing is missing.
     return radii[-1], radii[-1] if m == size else jnp.min(radii)
 
 
-def _small_radius(matrix: Array) -> Array:
-    """Spectral radius of a small dense matrix by Gelfand's formula, |M^(2^k)|^(1/2^k), on every device."""
+def _small_radii(matrices: Array) -> Array:
+    """Spectral radii of small dense matrices by Gelfand's formula, |M^(2^k)|^(1/2^k), on every device."""
 
-    def square(carry: tuple) -> tuple:
-        matrix, log, weight = carry
-        size = jnp.max(jnp.abs(matrix))
-        safe = jnp.where(size > 0, size, 1)
-        scaled = matrix / safe
-        log = jnp.where(size > 0, log + weight * jnp.log(safe), -jnp.inf)
+    def square(_: Array, carry: tuple) -> tuple:
+        matrices, log, weight = carry
+        sizes = jnp.max(jnp.abs(matrices), axis=(1, 2))
+        safe = jnp.where(sizes > 0, sizes, 1)
+        scaled = matrices / safe[:, None, None]
+        log = jnp.where(sizes > 0, log + weight * jnp.log(safe), -jnp.inf)
         return jnp.matmul(scaled, scaled, precision=lax.Precision.HIGHEST), log, weight / 2
 
-    start = (matrix, jnp.zeros((), matrix.dtype), jnp.ones((), matrix.dtype))
-    _, log, _ = lax.fori_loop(0, SQUARINGS, lambda _, c: square(c), start)
-    return jnp.exp(log)
+    zero = jnp.zeros(matrices.shape[0], matrices.dtype)
+    return jnp.exp(lax.fori_loop(0, SQUARINGS, square, (matrices, zero, jnp.ones((), matrices.dtype)))[1])

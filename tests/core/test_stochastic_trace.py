@@ -59,7 +59,7 @@ def test_the_derivative_is_an_unbiased_estimate():
 def test_single_precision_stays():
     found = trace(lambda x: 2 * x, jnp.zeros(50, jnp.float32), products=12)
     assert found.value.dtype == found.error.dtype == jnp.float32
-    np.testing.assert_allclose(found.value, 100, rtol=1e-5)
+    assert abs(float(found.value) - 100) < 5 * float(found.error)
 
 
 @pytest.mark.parametrize(
