@@ -3,10 +3,10 @@
 import time
 
 from ..tables import aligned
-from . import waves
+from . import fixed_points, waves
 from .record import Evidence, Row
 
-ROWS: tuple[Row, ...] = (*waves.ROWS,)
+ROWS: tuple[Row, ...] = (*waves.ROWS, *fixed_points.ROWS)
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 
 

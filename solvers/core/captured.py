@@ -1,0 +1,149 @@
+"""What a function sees beside its arguments: the part of its identity that a compilation cache must know.
+
+A door that compiles takes the user's function as a static argument, so its cache would answer for a function whose
+captured values have changed since: a global that was assigned again, an attribute of `self`, an entry of a list. The
+fingerprint of a function contains those values; it goes to the compiled function as one more static argument.
+"""
+
+import enum
+import functools
+import hashlib
+import inspect
+import types
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+# Values that compare by what they are.
+PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    type(Ellipsis),
+    type,
+    np.dtype,
+    np.generic,
+    enum.Enum,
+    range,
+)
+
+# Libraries whose functions and objects are constants; the search does not go into them.
+CONSTANT = {"builtins", "equinox", "jax", "jaxlib", "jaxtyping", "numpy", "optax", "diffrax", "scipy"}
+
+# How far the search goes into the objects that a function captures.
+DEEPEST, MOST = 6, 2000
+
+
+class _Same:
+    """Compares by identity, and keeps what it compares alive, so that the identity is not given away."""
+
+    def __init__(self, thing: Any):
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def fingerprint(tree: Any) -> Any:
+    """A hashable that changes when something changes which the functions in a pytree capture.
+
+    Looked at: cells of closures, globals that the code names, defaults, `functools.partial`, `self` of bound methods,
+    and functions called by the function; in them numbers, strings, arrays (NumPy by content), containers and
+    attributes. A traced value is new each time. Arrays that are leaves of the pytree are not looked at: they are
+    arguments, not constants.
+
+    Example:
+        >>> scale = [1.0]
+        >>> f = lambda x: scale[0] * x
+        >>> before = fingerprint(f)
+        >>> before == fingerprint(f)
+        True
+        >>> scale[0] = 2.0
+        >>> before == fingerprint(f)
+        False
+    """
+    leaves = [x for x in jax.tree.leaves(tree) if not isinstance(x, jax.Array | np.ndarray)]
+    return _Search().walk(leaves, 0)
+
+
+class _Search:
+    """One walk through captured objects; remembers where it has been."""
+
+    def __init__(self):
+        self.visited: dict[int, int] = {}
+
+    def walk(self, thing: Any, depth: int) -> Any:
+        if isinstance(thing, PLAIN):
+            # 1, 1.0 and True are equal to Python and different to a trace; so are 0.0 and -0.0.
+            return (type(thing), thing, str(thing)) if isinstance(thing, float | complex) else (type(thing), thing)
+        if isinstance(thing, Tracer):
+            return _Same(object())
+        if isinstance(thing, jax.Array | types.ModuleType | types.BuiltinFunctionType):
+            return _Same(thing)
+        if _is_constant(thing):
+            return _Same(thing)
+        if id(thing) in self.visited:
+            return ("again", self.visited[id(thing)])
+        if depth > DEEPEST or len(self.visited) > MOST:
+            return _Same(thing)
+        self.visited[id(thing)] = len(self.visited)
+        return (_Same(type(thing)), self.contents(thing, depth + 1))
+
+    def contents(self, thing: Any, depth: int) -> Any:
+        if isinstance(thing, np.ndarray):
+            return (thing.shape, thing.dtype, hashlib.blake2b(thing.tobytes()).digest())
+        if isinstance(thing, list | tuple):
+            return tuple(self.walk(x, depth) for x in thing)
+        if isinstance(thing, set | frozenset):
+            return frozenset(self.walk(x, depth) for x in thing)
+        if isinstance(thing, dict):
+            return tuple((self.walk(k, depth), self.walk(v, depth)) for k, v in thing.items())
+        if isinstance(thing, functools.partial):
+            return tuple(self.walk(x, depth) for x in (thing.func, thing.args, thing.keywords))
+        if isinstance(thing, types.MethodType):
+            return (self.walk(thing.__func__, depth), self.walk(thing.__self__, depth))
+        if isinstance(thing, types.FunctionType):
+            return (_Same(thing.__code__), *(self.walk(x, depth) for x in _seen_by(thing)))
+        wrapped = getattr(thing, "__wrapped__", None)
+        if wrapped is not None:
+            return (_Same(thing), self.walk(wrapped, depth))
+        return (_Same(thing), self.walk(getattr(thing, "__dict__", None), depth))
+
+
+def _is_constant(thing: Any) -> bool:
+    """True for functions and objects of libraries, except containers and wrappers of what is the user's."""
+    if isinstance(thing, list | tuple | dict | set | frozenset | np.ndarray | functools.partial | types.MethodType):
+        return False
+    if hasattr(thing, "__wrapped__"):
+        thing = inspect.unwrap(thing)
+    if isinstance(thing, types.FunctionType):
+        return str(thing.__module__).split(".")[0] in CONSTANT
+    # Our structs are frozen; our functions are looked into, since they may wrap the user's.
+    return type(thing).__module__.split(".")[0] in CONSTANT | {"solvers"}
+
+
+def _seen_by(function: types.FunctionType) -> tuple:
+    """Contents of closure cells, defaults, and the globals that the code names."""
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(cell.cell_contents)
+        except ValueError:  # not yet assigned
+            cells.append(None)
+    names = sorted(_names(function.__code__))
+    named = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    return cells, function.__defaults__, function.__kwdefaults__, named
+
+
+def _names(code: types.CodeType) -> set:
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
