@@ -149,7 +149,7 @@ def weight_end(z: Any) -> Array:
     return _entire(z, lambda j: 1 - j, [(-1, 0), (-3, -1), (-4, 4)])
 
 
-def _entire(z: Any, numerator: Callable[[int], int], tail: Sequence[tuple[float, float]]) -> Array:
+def _entire(z: Any, numerator: Callable[[int], int], tail: Sequence[tuple[float | int, float | int]]) -> Array:
     """sum_j numerator(j) z^j / (j + 3)! near 0, and the same function as sum_m (a_m + b_m e^z) / z^m outside.
 
     In powers of 1/z nothing overflows, so that derivatives are finite wherever z is.
