@@ -309,9 +309,9 @@ def _inverse_transform(modes: Array, shape: tuple[int, ...], cut: tuple[int, ...
     return jnp.fft.irfftn(spectrum, s=shape, axes=axes) if real else jnp.fft.ifftn(spectrum, axes=axes)
 
 
-def _corners(shape: tuple[int, ...], cut: tuple[int, ...], real: bool) -> list[tuple[slice, ...]]:
+def _corners(shape: tuple[int, ...], cut: tuple[int, ...], real: bool) -> list[tuple]:
     """Index of each corner (all sign combinations) of a spectrum whose last axes have the given shape."""
-    found: list[tuple[slice, ...]] = [(...,)]  # type: ignore[list-item]
+    found: list[tuple] = [(...,)]
     for axis, (n, k) in enumerate(zip(shape, cut, strict=True)):
         sides = [slice(0, k + 1)] if real and axis == len(shape) - 1 else [slice(0, k + 1), slice(n - k, n)]
         found = [(*corner, side) for corner in found for side in sides]
