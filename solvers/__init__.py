@@ -36,6 +36,12 @@ _HOME = {
     "dispersion": "pde.wavelets",
     "born": "pde.linearised",
     "gauss_newton": "pde.linearised",
+    "PeriodicNavierStokes": "pde.periodic",
+    "FlowState": "pde.periodic_forms",
+    "Kolmogorov": "pde.forcing",
+    "LinearForcing": "pde.forcing",
+    "Modes": "core.fourier",
+    "resample": "core.fourier",
 }
 
 __all__ = ["__version__", "plot", *_HOME]
