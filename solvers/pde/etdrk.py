@@ -16,6 +16,32 @@ RADIUS = 2.0
 TERMS = 26
 
 
+class ExponentialEuler(eqx.Module):
+    r"""Exponential Euler steps u_new = e^z u + h phi_1(z) N(u), z = h L: first order, exact for constant N.
+
+    Args:
+        linear: L, as in `ETDRK2`.
+        dt: h.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> ExponentialEuler(jnp.array([-2.0]), 0.1).step(jnp.array([1.0]), lambda u: jnp.array([2.0])).tolist()
+        [1.0]
+    """
+
+    decay: Any
+    first: Any
+
+    def __init__(self, linear: Any, dt: Any):
+        z = _times(linear, dt)
+        self.decay = jax.tree.map(jnp.exp, z)
+        self.first = _scaled(phi_1, z, dt)
+
+    def step(self, state: Any, nonlinear: Callable[[Any], Any]) -> Any:
+        """The state one step later; `nonlinear` is N, state -> pytree like the state."""
+        return _combined((self.decay, state), (self.first, nonlinear(state)))
+
+
 class ETDRK2(eqx.Module):
     r"""Second-order exponential Runge-Kutta steps for u_t = L u + N(u), exact for N = 0.
 

@@ -58,7 +58,7 @@ def random_velocity(
     share the modes that they share. The greatest speed is measured on the modes up to three times the peak, on sixteen
     nodes per peak wavelength, and so is the same on all grids that hold these modes.
     """
-    draws = _independent_modes(modes, key, modes.ndim, dtype)
+    draws = independent_modes(modes, key, modes.ndim, dtype)
     k2 = modes.squared(dtype)
     k = jnp.sqrt(jnp.where(k2 > 0, k2, 1))
     # A shell of radius k holds k^(axes - 1) modes.
@@ -67,7 +67,7 @@ def random_velocity(
     return velocity * (jnp.asarray(max_speed, dtype) / _greatest_speed(modes, velocity, peak)).astype(dtype)
 
 
-def _independent_modes(modes: Modes, key: Array, components: int, dtype: Any) -> Array:
+def independent_modes(modes: Modes, key: Array, components: int, dtype: Any) -> Array:
     """Complex normal numbers, one per component and mode, that belong to a real field."""
     # The signed index m becomes a code that does not depend on how many modes there are: 0, 2, 4, ... and 1, 3, ...
     bits = 32 // modes.ndim
