@@ -120,6 +120,7 @@ class PeriodicNavierStokes(eqx.Module):
             check_positive(hyperviscosity, "hyperviscosity")
         self.diffusivity = None
         if diffusivity is not None:
+            diffusivity = np.asarray(diffusivity) if isinstance(diffusivity, (tuple, list)) else diffusivity
             self.diffusivity = jnp.atleast_1d(as_field(diffusivity, "diffusivity"))
             check_positive(diffusivity, "diffusivity")
             if self.diffusivity.ndim != 1:
