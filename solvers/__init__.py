@@ -43,6 +43,7 @@ _HOME = {
     "Kolmogorov": "pde.forcing",
     "LinearForcing": "pde.forcing",
     "Semilinear": "pde.semilinear",
+    "Symbols": "pde.semilinear",
     "Advection": "pde.linear_equations",
     "Diffusion": "pde.linear_equations",
     "AdvectionDiffusion": "pde.linear_equations",

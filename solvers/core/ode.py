@@ -56,9 +56,9 @@ class OdeSolution(eqx.Module):
         if bad.size:
             which = f" in {bad.size} of {codes.size} batch entries" if codes.size > 1 else ""
             raise SolverError(
-                f"{Status(int(codes.flat[bad[0]])).name} after {int(steps.flat[bad[0]])} steps{which}. MAX_STEPS: allow "
-                "more of them or ask for less accuracy. NONFINITE or DIVERGED: the solution blows up, the tolerance "
-                "cannot be met in this precision, or an explicit solver meets a stiff equation."
+                f"{Status(int(codes.flat[bad[0]])).name} after {int(steps.flat[bad[0]])} steps{which}. MAX_STEPS: "
+                "allow more of them or ask for less accuracy. NONFINITE or DIVERGED: the solution blows up, the "
+                "tolerance cannot be met in this precision, or an explicit solver meets a stiff equation."
             )
         return self
 
@@ -143,8 +143,8 @@ def simulate_ode(
     if solver is None and unknowns > DENSE:
         raise ValueError(
             f"The default solver forms a dense Jacobian, {unknowns} x {unknowns} numbers here "
-            f"({unknowns**2 * dtype.itemsize / 1e9:.3g} GB). Give `solver=diffrax.Tsit5()`, or an implicit solver with a "
-            "matrix-free root finder."
+            f"({unknowns**2 * dtype.itemsize / 1e9:.3g} GB). Give `solver=diffrax.Tsit5()`, or an implicit solver with "
+            "a matrix-free root finder."
         )
     force = inputs if callable(inputs) else _Held(inputs)
     return _solve(
@@ -181,7 +181,7 @@ def _solve(
 
     # What an equation drops when it enters its own loop must not stay behind as a constant.
     stepper = equation.stepper(t1 - t0) if hasattr(equation, "stepper") else None
-    if hasattr(stepper, "enter"):
+    if stepper is not None and hasattr(stepper, "enter"):
         state = stepper.leave(stepper.enter(state))
     _same_struct(equation, state, force, t0)
 
@@ -241,7 +241,7 @@ def _as_real(tree: Any) -> Any:
 
 def _as_given(tree: Any, like: Any) -> Any:
     """The inverse of `_as_real`."""
-    return jax.tree.map(lambda x, l: lax.complex(x[0], x[1]) if jnp.iscomplexobj(l) else x, tree, like)
+    return jax.tree.map(lambda x, given: lax.complex(x[0], x[1]) if jnp.iscomplexobj(given) else x, tree, like)
 
 
 def _check_state(state: Any) -> Any:

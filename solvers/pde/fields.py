@@ -28,7 +28,7 @@ def random_field(
 ) -> Array:
     """A random Gaussian periodic field with mean zero and a given spectrum, the same field at any resolution.
 
-    Every Fourier mode is drawn from a key of its own wavenumber: two grids on one box agree in all modes that both hold.
+    Every Fourier mode is drawn from a key of its own wavenumber: two grids on one box share the modes that both hold.
 
     Args:
         grid: nodes of one period.
@@ -56,8 +56,8 @@ def random_field(
     largest = min(2 * math.pi * cut / period for cut, period in zip(modes.cut, modes.period, strict=True))
     if not 0 < peak_wavenumber <= largest:
         raise ValueError(
-            f"`peak_wavenumber` must be positive and at most {largest:.4g}, the largest that all axes of this grid hold, "
-            f"got {peak_wavenumber}."
+            f"`peak_wavenumber` must be positive and at most {largest:.4g}, the largest that all axes of this grid "
+            f"hold, got {peak_wavenumber}."
         )
     dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
     shape = peaked(float(peak_wavenumber)) if spectrum is None else spectrum

@@ -283,11 +283,13 @@ def check_state(state: Any, shape: tuple[int, ...], real: bool) -> None:
 
 def _parameter(path: Any, value: Any) -> Any:
     """Numbers become arrays; arrays must be finite where they are known; anything else is a choice."""
-    if not eqx.is_inexact_array_like(value) and not isinstance(value, (int, np.integer)):
+    dtype = getattr(value, "dtype", None)
+    number = isinstance(value, int | float | complex) and not isinstance(value, bool)
+    if not number and not (dtype is not None and jnp.issubdtype(dtype, jnp.inexact)):
         return value
     if is_known(value):
         check_finite(np.asarray(value), f"parameters{jax.tree_util.keystr(path)}")
-    return jnp.asarray(value, None if hasattr(value, "dtype") else float)
+    return jnp.asarray(float(value) if isinstance(value, int) else value)
 
 
 def _cast(value: Any, dtype: Any) -> Any:
