@@ -115,14 +115,9 @@ def _run():
         return simulate(flow, p["state"], steps=20, dt=0.05, adjoint=StoreAll()).final
 
     x, y = np.meshgrid(*grid.axes(), indexing="ij")
-    point = {
-        "viscosity": jnp.array(0.02),
-        "drag": jnp.array(0.1),
-        "force": jnp.asarray(np.stack([np.sin(y), np.sin(x)])),
-    }
-    flow = PeriodicNavierStokes(grid, 0.02)
-    point["state"] = flow.random_start(jax.random.key(2), 2.5, dtype=jnp.float64)
-    return final, point
+    start = PeriodicNavierStokes(grid, 0.02).random_start(jax.random.key(2), 2.5, dtype=jnp.float64)
+    force = jnp.asarray(np.stack([np.sin(y), np.sin(x)]))
+    return final, {"viscosity": jnp.array(0.02), "drag": jnp.array(0.1), "force": force, "state": start}
 
 
 ROWS = (
