@@ -3,12 +3,13 @@
 import time
 
 from ..tables import aligned
-from . import periodic, waves
+from . import periodic, semilinear, waves
 from .record import Evidence, Row
 
 ROWS: tuple[Row, ...] = (
     *waves.ROWS,
     *periodic.ROWS,
+    *semilinear.ROWS,
 )
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 

