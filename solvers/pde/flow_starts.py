@@ -71,6 +71,10 @@ def independent_modes(modes: Modes, key: Array, components: int, dtype: Any) -> 
     """Complex normal numbers, one per component and mode, that belong to a real field."""
     # The signed index m becomes a code that does not depend on how many modes there are: 0, 2, 4, ... and 1, 3, ...
     bits = 32 // modes.ndim
+    if 2 * max(modes.cut) >= 2**bits:
+        raise ValueError(
+            f"Random starts hold at most {2 ** (bits - 1) - 1} waves per axis, this grid {max(modes.cut)}."
+        )
     code = jnp.zeros((), jnp.uint32)
     for axis, m in enumerate(modes.indices()):
         code = code + jnp.asarray(np.where(m < 0, -2 * m - 1, 2 * m) << (bits * axis), jnp.uint32)

@@ -11,19 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.adjoint import remat
-from ..core.checks import as_field, check_finite, check_positive, is_known
+from ..core.checks import as_field, check_positive, is_known
 from ..core.fourier import Modes
 from ..core.grid import Grid
 from . import flow_starts
-from .etdrk import ETDRK2, ETDRK4
 from .forcing import LinearForcing, check_forcing
-from .low_storage import LowStorageRK3
-from .periodic_forms import FlowState, PlanarVorticity, SpatialVelocity, nonlinear
-
-# Per stepper: the scheme, and the largest dt |lambda| on the imaginary axis, where advection lies. ETDRK2 has no such
-# limit above zero; at 0.5 the shortest waves grow by less than a percent per step, which viscosity must outdo.
-STEPPERS = {"rk3": (LowStorageRK3, math.sqrt(3)), "etdrk2": (ETDRK2, 0.5), "etdrk4": (ETDRK4, 2 * math.sqrt(2))}
+from .periodic_checks import check_inputs, check_state, real_field, real_number
+from .periodic_forms import FlowState, PlanarVorticity, SpatialVelocity
+from .periodic_stepper import STEPPERS, FlowStepper, rate_of_force
 
 
 class PeriodicNavierStokes(eqx.Module):
@@ -110,12 +105,12 @@ class PeriodicNavierStokes(eqx.Module):
                 f"`hyperviscosity_power` must be a whole number of at least 2, got {hyperviscosity_power!r}."
             )
         self.modes, self.method, self.hyperviscosity_power = Modes(grid, dealias), stepper, hyperviscosity_power
-        self.viscosity = _number(viscosity, "viscosity")
+        self.viscosity = real_number(viscosity, "viscosity")
         check_positive(viscosity, "viscosity")
-        self.drag = _number(drag, "drag")
+        self.drag = real_number(drag, "drag")
         if is_known(drag) and not np.asarray(drag) >= 0:
             raise ValueError(f"`drag` must be at least 0, got {drag}; a LinearForcing drives the flow.")
-        self.hyperviscosity = None if hyperviscosity is None else _number(hyperviscosity, "hyperviscosity")
+        self.hyperviscosity = None if hyperviscosity is None else real_number(hyperviscosity, "hyperviscosity")
         if hyperviscosity is not None:
             check_positive(hyperviscosity, "hyperviscosity")
         self.diffusivity = None
@@ -144,7 +139,7 @@ class PeriodicNavierStokes(eqx.Module):
         Raises:
             ValueError: for a wrong shape, complex numbers or integers, values that are not finite.
         """
-        field = self._field(velocity, "velocity", (self.grid.ndim, *self.grid.shape))
+        field = real_field(velocity, "velocity", (self.grid.ndim, *self.grid.shape))
         return self._complete(self._form.state(self.modes.to_modes(field)))
 
     def from_vorticity(self, vorticity: Any, mean: Any = 0.0) -> FlowState:
@@ -161,7 +156,7 @@ class PeriodicNavierStokes(eqx.Module):
             ValueError: as `from_velocity`.
         """
         lead = () if self.grid.ndim == 2 else (3,)
-        field = self._field(vorticity, "vorticity", (*lead, *self.grid.shape))
+        field = real_field(vorticity, "vorticity", (*lead, *self.grid.shape))
         mean = as_field(mean, "mean", (self.grid.ndim,), field.dtype)
         return self._complete(self._form.from_vorticity(self.modes.to_modes(field), mean))
 
@@ -175,7 +170,7 @@ class PeriodicNavierStokes(eqx.Module):
             raise ValueError("This flow carries no scalars; give it a `diffusivity`.")
         if self.diffusivity.size == 1 and jnp.ndim(scalars) == self.grid.ndim:
             scalars = jnp.asarray(scalars)[None] if not is_known(scalars) else np.asarray(scalars)[None]
-        field = self._field(scalars, "scalars", (self.diffusivity.size, *self.grid.shape))
+        field = real_field(scalars, "scalars", (self.diffusivity.size, *self.grid.shape))
         return FlowState(state.modes, state.mean, self.modes.to_modes(field.astype(state.modes.real.dtype)))
 
     def at_rest(self, dtype: Any = None) -> FlowState:
@@ -322,7 +317,7 @@ class PeriodicNavierStokes(eqx.Module):
         """One step from t to t + dt; `inputs` are held over it."""
         return self.stepper(jnp.asarray(dt, state.modes.real.dtype)).step(state, inputs)
 
-    def stepper(self, dt: Array) -> "FlowStepper":
+    def stepper(self, dt: Array) -> FlowStepper:
         """What does not change from step to step, computed once."""
         scheme = STEPPERS[self.method][0](self._linear(dt.dtype), dt)
         steady = [
@@ -338,33 +333,21 @@ class PeriodicNavierStokes(eqx.Module):
         force = None
         if steady:
             total = jnp.sum(jnp.stack(steady).astype(dt.dtype), axis=0)
-            force = _force(self._form, total, self.diffusivity is not None)
+            force = rate_of_force(self._form, total, self.diffusivity is not None)
         return FlowStepper(scheme, force, feedback, self._form, self.diffusivity is not None)
 
     def check(self, state: Any, *, steps: int, dt: Any, inputs: Any) -> None:
         """Raise ValueError for what cannot run, warn of a step above the limit; values are looked at where known."""
-        if not isinstance(state, FlowState):
-            raise ValueError(
-                "The state of a flow comes from flow.from_velocity(...), flow.from_vorticity(...), "
-                f"flow.random_start(...) or another start, got {type(state).__name__}."
-            )
-        self._check_fields(state)
-        if inputs is not None:
-            shape, bodies = jnp.shape(inputs), (steps, self.grid.ndim, *self.grid.shape)
-            if shape not in ((steps,), bodies) or not jnp.issubdtype(inputs.dtype, jnp.floating):
-                raise ValueError(
-                    f"`inputs` must be real with shape (steps,) = ({steps},), factors of the forcing, or {bodies}, "
-                    f"body forces; got {inputs.dtype}{list(shape)}."
-                )
-            if shape == (steps,) and not any(hasattr(f, "body_force") or eqx.is_array(f) for f in self.forcing):
-                raise ValueError("`inputs` of shape (steps,) multiply the body force, and this flow has none.")
-            if is_known(inputs):
-                check_finite(np.asarray(inputs), "inputs")
-        if is_known(dt):
-            if float(dt) <= 0:
-                raise ValueError(f"`dt` must be positive, got {dt}.")
+        check_state(state, self.grid.ndim, self.modes.shape, self.diffusivity)
+        steady = any(hasattr(entry, "body_force") or eqx.is_array(entry) for entry in self.forcing)
+        check_inputs(inputs, steps, self.grid, steady)
+        if not is_known(dt):
+            return
+        if float(dt) <= 0:
+            raise ValueError(f"`dt` must be positive, got {dt}.")
+        if all(is_known(x) for x in jax.tree.leaves(state)):
             number, limit = self.courant(state, float(dt)), STEPPERS[self.method][1]
-            if is_known(number) and number > limit * (1 + 1e-5):
+            if number > limit * (1 + 1e-5):
                 warnings.warn(
                     f"Courant number {number:.3g} > {limit:.3g}, the limit of {self.method}: unless viscosity damps "
                     f"them, short waves grow. Take dt <= {float(dt) * limit / number:.4g} (you gave {float(dt):.4g}).",
@@ -377,34 +360,6 @@ class PeriodicNavierStokes(eqx.Module):
     @property
     def _form(self) -> PlanarVorticity | SpatialVelocity:
         return PlanarVorticity(self.modes) if self.grid.ndim == 2 else SpatialVelocity(self.modes)
-
-    def _check_fields(self, state: FlowState) -> None:
-        like = eqx.filter_eval_shape(self.at_rest, jnp.float32)
-        if state.modes.shape != like.modes.shape or not jnp.iscomplexobj(state.modes):
-            raise ValueError(
-                f"The state does not belong to this flow: its modes are {state.modes.dtype}{list(state.modes.shape)}, "
-                f"the flow needs complex numbers of shape {like.modes.shape}. A field on the nodes becomes a state by "
-                "flow.from_velocity or flow.from_vorticity."
-            )
-        for name in ("mean", "scalars"):
-            given, own = getattr(state, name), getattr(like, name)
-            if (given is None) != (own is None) or (own is not None and given.shape != own.shape):
-                raise ValueError(
-                    f"The state does not belong to this flow: `{name}` is {None if given is None else given.shape}, "
-                    f"the flow needs {None if own is None else own.shape}."
-                )
-        for name in ("modes", "mean", "scalars"):
-            value = getattr(state, name)
-            if value is not None and is_known(value):
-                check_finite(np.asarray(value), f"state.{name}")
-
-    def _field(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
-        """A real field of the given shape."""
-        if np.iscomplexobj(value) if is_known(value) else jnp.iscomplexobj(value):
-            raise ValueError(f"`{name}` is a real field on the nodes, got complex numbers.")
-        if jnp.shape(value) != shape:
-            raise ValueError(f"`{name}` must have the shape {shape}, got {jnp.shape(value)}.")
-        return as_field(value, name, shape)
 
     def _complete(self, state: FlowState) -> FlowState:
         """The state with zeros for the scalars that the flow carries."""
@@ -436,75 +391,12 @@ class PeriodicNavierStokes(eqx.Module):
         return FlowState(linear, -drag if self.grid.ndim == 2 else None, scalars)
 
 
-class FlowStepper(eqx.Module):
-    """A periodic flow made ready for one time step."""
-
-    scheme: Any
-    force: FlowState | None
-    feedback: tuple
-    form: Any
-    carries: bool = eqx.field(static=True)
-    # A step is long: nothing is gained by two of them per turn of the loop.
-    unroll: int = eqx.field(static=True, default=1)
-
-    def step(self, state: FlowState, inputs: Any) -> FlowState:
-        """Advance the state by one step; reverse mode keeps the state alone and computes the step again."""
-        return remat(lambda s, i: self._advance(s, i))(state, inputs)
-
-    def nonlinear(self, state: FlowState) -> FlowState:
-        """Advection, and what functions of the velocity give."""
-        rate = nonlinear(self.form, state)
-        if not self.feedback:
-            return rate
-        velocity = self.form.modes.to_field(self.form.velocity(state))
-        for function in self.feedback:
-            force = jnp.asarray(function(velocity), velocity.dtype)
-            if force.shape != velocity.shape:
-                raise ValueError(
-                    f"A forcing given as a function must return the force on the nodes, shape {velocity.shape}, "
-                    f"it returned {force.shape}."
-                )
-            rate = jax.tree.map(jnp.add, rate, _force(self.form, force, self.carries))
-        return rate
-
-    def force_of(self, inputs: Any) -> FlowState | None:
-        """The body force during one step, as a rate of the state."""
-        if inputs is None:
-            return self.force
-        if inputs.ndim == 0:
-            return jax.tree.map(lambda f: inputs * f, self.force)
-        more = _force(self.form, inputs, self.carries)
-        return more if self.force is None else jax.tree.map(jnp.add, self.force, more)
-
-    def _advance(self, state: FlowState, inputs: Any) -> FlowState:
-        force = self.force_of(inputs)
-        if isinstance(self.scheme, LowStorageRK3):
-            return self.scheme.step(state, self.nonlinear, force)
-        if force is None:
-            return self.scheme.step(state, self.nonlinear)
-        return self.scheme.step(state, lambda s: jax.tree.map(jnp.add, self.nonlinear(s), force))
-
-
-def _force(form: Any, field: Array, carries: bool) -> FlowState:
-    """What a body force on the nodes does to the state, per time."""
-    modes, mean = form.force(form.modes.to_modes(field))
-    # Scalars have no source: a zero that broadcasts.
-    return FlowState(modes, mean, jnp.zeros((), field.dtype) if carries else None)
-
-
 @eqx.filter_jit
 def _advection_rate(modes: Modes, form: Any, state: FlowState) -> Array:
     """Largest frequency of advection by this velocity, max over the nodes of sum_i k_i |u_i|."""
     velocity = jnp.abs(modes.to_field(form.velocity(state)))
     largest = [2 * math.pi * cut / period for cut, period in zip(modes.cut, modes.period, strict=True)]
     return jnp.max(sum((k * u for k, u in zip(largest[1:], velocity[1:], strict=True)), start=largest[0] * velocity[0]))
-
-
-def _number(value: Any, name: str) -> Array:
-    """One real finite number as an array."""
-    if jnp.ndim(value) != 0 or jnp.iscomplexobj(value):
-        raise ValueError(f"`{name}` must be one real number, got {value!r}.")
-    return as_field(value, name, ())
 
 
 def _dtype(dtype: Any) -> Any:

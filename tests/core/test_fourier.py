@@ -39,8 +39,7 @@ def test_derivatives_of_a_wave_are_exact(shape):
             np.testing.assert_allclose(ours, exact, atol=TINY * k[axis] ** order)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize(("shape", "real"), [((16,), True), ((9, 14), True), ((9, 14), False), ((5, 8, 7), True)])
 def test_transforms_invert_each_other_and_keep_the_mean_square(shape, real):
     modes = Modes(box(shape), real=real)
     noisy = noise(shape) + (0 if real else 1j * noise(shape, 1))
