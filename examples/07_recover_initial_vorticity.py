@@ -81,10 +81,11 @@ def recover(nodes: int, steps: int, iterations: int, out: Path) -> tuple[float, 
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.3), layout="constrained")
     sv.plot.box(wanted, grid, ax=axes[0]).set_title("true initial vorticity")
     last = np.asarray(data[-1])
-    speed = axes[1].quiver(*np.meshgrid(*(a[::stride] for a in grid.axes()), indexing="ij"), *last)
-    axes[1].quiverkey(speed, 0.85, 1.04, 1.0, "1", labelpos="E")
+    axes[1].quiver(*np.meshgrid(*(a[::stride] for a in grid.axes()), indexing="ij"), *last)
     axes[1].set(title=f"measured velocities, last of {len(data)} times", xlabel="x", ylabel="y", aspect="equal")
+    axes[1].set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
     sv.plot.box(ours, grid, ax=axes[2]).set_title(f"recovered, error {error:.0%}")
+    axes[2].images[0].set_clim(axes[0].images[0].get_clim())
     figure.savefig(out / "recovered.png", dpi=110)
     plt.close(figure)
     return error, 1.0

@@ -63,7 +63,7 @@ def order_in_time() -> Evidence:
 
     exact = last(1280)
     report = check_order([float(np.abs(last(n) - exact).max()) for n in (20, 40, 80)], (20, 40, 80), expected=4)
-    return Evidence(report.order, 4.0, abs(report.order - 4.0), 0.2)
+    return Evidence(report.fit, 4.0, abs(report.fit - 4.0), 0.2)
 
 
 def front_speed() -> Evidence:

@@ -89,7 +89,7 @@ def spectrum(
         raise ValueError("`energy` has no positive value at a positive wavenumber.")
     ax = figure(WIDTH, 3.6).subplots() if ax is None else ax
     k, energy = k[seen], energy[seen]
-    (line,) = ax.loglog(k, energy, label=label or None)
+    ax.loglog(k, energy, label=label or None)
     peak = int(np.argmax(energy))
     # The range where a slope is seen: from twice the peak to the point where the spectrum has lost eight decades.
     tail = (k >= 2 * k[peak]) & (energy > 1e-8 * energy[peak])
@@ -105,7 +105,7 @@ def spectrum(
     ax.set_ylabel("energy per wavenumber")
     ax.grid(alpha=0.3)
     if label:
-        ax.legend(handles=[line, *[h for h in ax.get_lines() if h is not line and not h.get_label().startswith("_")]])
+        ax.legend()
     return ax
 
 
