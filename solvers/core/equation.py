@@ -21,9 +21,10 @@ class Equation(Protocol):
 class Stepper(Protocol):
     """An equation made ready for one run: arrays that are the same at every step are computed.
 
-    It may march something else than the public state: `enter(state)` and `leave(carry)` convert. A hand-derived adjoint
-    consists of `taped_step`, `pull_start`, `pull_observed`, `spreads`, `pull_spread`, `pull_step` and `pull_finish`
-    (see `pde.wave_stepper` for the one that we ship).
+    It may march something else than the public state: `enter(state)` and `leave(carry)` convert. It may say by `unroll`
+    how many steps a turn of the loop holds: 2 by default; 1 compiles faster, for steps that are long. A hand-derived
+    adjoint consists of `taped_step`, `pull_start`, `pull_observed`, `spreads`, `pull_spread`, `pull_step` and
+    `pull_finish` (see `pde.wave_stepper` for the one that we ship).
     """
 
     def step(self, state: Any, inputs: Any) -> Any:

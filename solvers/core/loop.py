@@ -216,7 +216,9 @@ class _March:
         """A stretch of at most `STRETCH` steps, whose derivative is taken in one piece; then look for a NaN."""
         state, totals, bad = carry
         inputs, n = xs
-        piece = _Stretch(self.still, self.every if watch else 1, watch)
+        # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
+        unroll = getattr(self.stepper, "unroll", 2)
+        piece = _Stretch(self.still, self.every if watch else 1, watch, unroll)
         function = piece.plain
         if hasattr(self.stepper, "taped_step"):
             function = differentiable_stretch(piece.plain, piece.taped, piece.pull)
@@ -234,8 +236,8 @@ class _Stretch:
     `watch`, an observation.
     """
 
-    def __init__(self, still: Any, every: int, watch: bool):
-        self.still, self.every, self.watch = still, every, watch
+    def __init__(self, still: Any, every: int, watch: bool, unroll: int):
+        self.still, self.every, self.watch, self.unroll = still, every, watch, unroll
 
     def open(self, moving: Any) -> tuple:
         return eqx.combine(moving, self.still)
@@ -321,11 +323,10 @@ class _Stretch:
             carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
             return carry, jax.tree.map(lambda y: y[None], y)
         # A fresh function: JAX hashes what it scans, and the method of a struct hashes by its traced arrays.
-        return lax.scan(lambda c, x: step(c, x), carry, xs, length=self.every, reverse=reverse, unroll=2)
+        return lax.scan(lambda c, x: step(c, x), carry, xs, length=self.every, reverse=reverse, unroll=self.unroll)
 
     def scan(self, tick: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple:
-        # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
-        return lax.scan(tick, carry, xs, reverse=reverse, unroll=2 if self.every == 1 else 1)
+        return lax.scan(tick, carry, xs, reverse=reverse, unroll=self.unroll if self.every == 1 else 1)
 
 
 def _public(stepper: Any, carry: Any) -> Any:

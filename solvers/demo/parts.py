@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..tables import aligned
+from .flow import flow_in_a_periodic_box
 from .gradient import gradient_and_its_proof
 from .page import HEADER, Chapter, write_page
 from .recovery import recovery
 from .waves import wave_and_its_exact_solution
 
-PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (wave_and_its_exact_solution, gradient_and_its_proof, recovery)
+PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (
+    wave_and_its_exact_solution,
+    gradient_and_its_proof,
+    recovery,
+    flow_in_a_periodic_box,
+)
 
 
 def run(out: Path, *, quick: bool = False, version: str = "") -> Path:

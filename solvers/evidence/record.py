@@ -33,9 +33,11 @@ class Row(NamedTuple):
         quantity: what is compared, in words.
         source: theory, or a publication.
         compute: the function that does it.
+        long: takes minutes, and so runs only where its full name is asked for.
     """
 
     name: str
     quantity: str
     source: str
     compute: Callable[[], Evidence]
+    long: bool = False

@@ -1,15 +1,20 @@
-"""Pictures of results, one line each: snapshots, shot gathers, models side by side, misfits, animations.
+"""Pictures of results, one line each: snapshots, shot gathers, models, misfits, spectra, animations.
 
 Every function draws into the axes that it is given, or else into a new figure, and returns the axes. Matplotlib is
-imported when the first picture is drawn. Axis 0 of a grid with two or three axes is depth and points downwards.
+imported when the first picture is drawn. Axis 0 of a grid with two or three axes is depth and points downwards; in
+`box` it is x and points to the right.
 
     sv.plot.snapshot(wave.pressure(run.final), grid, speed)
     sv.plot.gather(run.observed, run.times, offsets)
     sv.plot.models({"true": true, "start": start, "found": found}, grid)
     sv.plot.animate(frames, grid, "wave.gif", times=run.times, model=speed)
+    sv.plot.box(flow.vorticity(run.final), grid)
+    sv.plot.spectrum(*flow.spectrum(run.final))
+    sv.plot.space_time(run.observed, run.times, grid)
 """
 
 from .fields import animate, models, snapshot
+from .flow import animate_box, box, space_time, spectrum
 from .records import gather, misfit
 
-__all__ = ["animate", "gather", "misfit", "models", "snapshot"]
+__all__ = ["animate", "animate_box", "box", "gather", "misfit", "models", "snapshot", "space_time", "spectrum"]

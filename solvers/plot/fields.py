@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..core.grid import Grid
-from .paper import clock, colour_bar, figure, palette_sample, real_array, value_range
+from .gif import check_gif, write_gif
+from .paper import clock, colour_bar, figure, real_array, value_range
 from .planes import MARGINS, arrange, background_of, draw_lines, draw_plane, field_limit, figure_size, on_grid, plane_of
 
 
@@ -172,11 +173,7 @@ def animate(
         >>> sv.plot.animate(frames, sv.Grid(50, 10.0), tempfile.mkdtemp() + "/wave.gif", dpi=40).name
         'wave.gif'
     """
-    path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise ValueError(f"`path` must end in .gif, got {str(path)!r}.")
-    if not fps > 0:
-        raise ValueError(f"`fps` must be positive, got {fps}.")
+    path = check_gif(path, fps)
     frames = real_array(fields, "fields")
     if not frames.size or frames.shape[1:] != grid.shape:
         raise ValueError(f"`fields` must have shape (frames, {', '.join(map(str, grid.shape))}), got {frames.shape}.")
@@ -185,33 +182,16 @@ def animate(
         raise ValueError(f"`times` must have shape ({len(frames)},), one per frame, got {t.shape}.")
     limit, background = field_limit(frames, grid, clip), background_of(model, grid)
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
 
     figure = Figure(figsize=figure_size(grid, axis), dpi=dpi, layout="compressed")
-    canvas = FigureCanvasAgg(figure)
     ax = figure.subplots()
     show = draw_plane(ax, frames[0], grid, background, limit, axis, index, unit, label)
     cut = ax.get_title()
 
-    def render(number: int) -> Any:
+    def draw(number: int) -> None:
         show(frames[number])
         if t is not None:
             ax.set_title(", ".join(filter(None, [clock(t, number), cut])))
-        canvas.draw()
-        return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
 
-    render(0)
-    # The layout of the first frame serves all: nothing but the field and the time changes.
-    figure.set_layout_engine("none")
-    # One palette for all frames, from some of them and the colour map: with one each the colours would flicker.
-    some = [np.asarray(render(k)) for k in {len(frames) * j // 8 for j in range(8)}]
-    palette = Image.fromarray(np.vstack([*some, palette_sample(some[0].shape)])).quantize(256)
-    chosen = np.reshape(palette.getpalette() or [], (-1, 3))
-    # White paper stays white.
-    palette.putpalette(np.where(chosen.min(axis=1, keepdims=True) > 245, 255, chosen).ravel().tolist())
-    pictures = [render(k).quantize(palette=palette, dither=Image.Dither.NONE) for k in range(len(frames))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
-    return path
+    return write_gif(path, figure, draw, len(frames), fps)

@@ -1,0 +1,121 @@
+"""Periodic flow: what cannot run is told before it runs, in the user's words; dtypes; no second trace."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import solvers as sv
+
+GRID = sv.Grid((12, 12), 2 * np.pi / 12)
+FLOW = sv.PeriodicNavierStokes(GRID, 0.05)
+FIELD = np.zeros((2, 12, 12))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: sv.PeriodicNavierStokes(sv.Grid(12, 1.0), 0.1), "two or three axes"),
+        (lambda: sv.PeriodicNavierStokes(sv.Grid((12, 3), 1.0), 0.1), "at least 4 nodes per axis"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.0), "`viscosity` must be positive"),
+        (lambda: sv.PeriodicNavierStokes(GRID, -1e-3), "`viscosity` must be positive"),
+        (lambda: sv.PeriodicNavierStokes(GRID, np.ones(3)), "`viscosity` must be one real number"),
+        (lambda: sv.PeriodicNavierStokes(GRID, np.nan), "not finite"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, drag=-1.0), "`drag` must be at least 0"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, hyperviscosity=0.0), "`hyperviscosity` must be positive"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, hyperviscosity=1.0, hyperviscosity_power=1), "at least 2"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, diffusivity=[0.1, 0.0]), "`diffusivity` must be positive"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, stepper="rk4"), "`stepper` must be one of 'rk3'"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, dealias="1/2"), "`dealias` must be"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, np.zeros((12, 12))), r"must have the shape \(2, 12, 12\)"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, FIELD + 0j), "got complex"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, np.full((2, 12, 12), np.inf)), "not finite"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, sv.Kolmogorov(4)), "needs more than 12 nodes"),
+        (lambda: sv.Kolmogorov(0), "at least 1"),
+        (lambda: sv.Kolmogorov(2, np.ones(2)), "`amplitude`"),
+        (lambda: FLOW.from_velocity(np.zeros((12, 12))), r"`velocity` must have the shape \(2, 12, 12\)"),
+        (lambda: FLOW.from_velocity(FIELD + 0j), "real field on the nodes, got complex"),
+        (lambda: FLOW.from_velocity(FIELD.astype(int)), "floating"),
+        (lambda: FLOW.from_velocity(np.full((2, 12, 12), np.nan)), "not finite"),
+        (lambda: FLOW.from_vorticity(FIELD), "`vorticity` must have the shape"),
+        (lambda: FLOW.with_scalars(FLOW.at_rest(), FIELD[0]), "carries no scalars"),
+        (lambda: FLOW.scalars(FLOW.at_rest()), "carries no scalars"),
+        (lambda: FLOW.random_start(jax.random.key(0), 4), "at most 3"),
+        (lambda: FLOW.random_start(jax.random.key(0), 0), "must be positive"),
+        (lambda: FLOW.shear_layers(0.0), "`thickness` must be positive"),
+    ],
+)
+def test_bad_arguments(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "says"),
+    [
+        (lambda: FIELD[0], {}, "comes from flow.from_velocity"),
+        (lambda: sv.FlowState(jnp.zeros((12, 12)), jnp.zeros(2)), {}, "flow needs complex numbers"),
+        (lambda: sv.FlowState(jnp.zeros((12, 7), complex), jnp.zeros(2)), {}, "does not belong to this flow"),
+        (lambda: sv.FlowState(FLOW.at_rest().modes), {}, "`mean` is None"),
+        (lambda: sv.FlowState(FLOW.at_rest().modes, jnp.array([0.0, jnp.nan])), {}, "state.mean"),
+        (FLOW.at_rest, {"dt": -0.1}, "`dt` must be positive"),
+        (FLOW.at_rest, {"inputs": np.zeros((3, 2))}, "`inputs` must be real with shape"),
+        (FLOW.at_rest, {"inputs": np.zeros(3)}, "this flow has none"),
+        (FLOW.at_rest, {"inputs": np.full((3, 2, 12, 12), np.nan)}, "not finite"),
+    ],
+)
+def test_bad_runs(state, more, says):
+    with pytest.raises(ValueError, match=says):
+        sv.simulate(FLOW, state(), **{"steps": 3, "dt": 0.1, **more})
+
+
+def test_a_function_of_the_velocity_must_return_a_force():
+    flow = sv.PeriodicNavierStokes(GRID, 0.1, lambda velocity: velocity[0])
+    with pytest.raises(ValueError, match="must return the force on the nodes"):
+        sv.simulate(flow, flow.at_rest(), steps=1, dt=0.1)
+
+
+def test_too_large_a_step_warns_with_the_number_and_a_blow_up_is_told():
+    start = FLOW.random_start(jax.random.key(0), 3, max_speed=100.0)
+    dt = 40 * FLOW.max_dt(start)
+    with pytest.warns(UserWarning, match=rf"Courant number {40 * 3**0.5:.3g} > 1.73, the limit of rk3.*dt <="):
+        run = sv.simulate(FLOW, start, steps=100, dt=dt, adjoint=sv.StoreAll())
+    assert run.status == sv.Status.NONFINITE and run.failed_step > 0
+    with pytest.raises(sv.SolverError, match="NONFINITE"):
+        run.check()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sv.simulate(FLOW, start, steps=100, dt=dt / 41, adjoint=sv.StoreAll()).check()
+
+
+def test_new_values_are_not_traced_again_and_single_precision_stays():
+    traces = []
+
+    def push(velocity):
+        traces.append(1)
+        return 0.1 * velocity
+
+    def run(value, seed, dtype):
+        forcing = (sv.Kolmogorov(1, value), push, sv.LinearForcing(value / 10))
+        flow = sv.PeriodicNavierStokes(GRID, value, forcing, value, hyperviscosity=value / 1000, diffusivity=value)
+        start = flow.random_start(jax.random.key(seed), 2, dtype=dtype)
+        return sv.simulate(flow, start, steps=4, dt=value / 10, inputs=np.ones(4), observe=flow.energy).check()
+
+    first = run(0.1, 0, jnp.float32)
+    assert first.observed.dtype == first.final.modes.real.dtype == first.final.mean.dtype == jnp.float32
+    count = len(traces)
+    second = run(0.2, 1, jnp.float32)
+    assert len(traces) == count
+    assert second.observed[-1] != first.observed[-1]
+
+
+def test_a_batch_is_a_loop():
+    starts = [FLOW.random_start(jax.random.key(seed), 3) for seed in (0, 1)]
+
+    def final(start):
+        return sv.simulate(FLOW, start, steps=3, dt=0.05, adjoint=sv.StoreAll()).final.modes
+
+    batch = jax.jit(jax.vmap(final))(jax.tree.map(lambda *x: jnp.stack(x), *starts))
+    np.testing.assert_allclose(batch, jnp.stack([final(start) for start in starts]), atol=1e-14)
