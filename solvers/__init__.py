@@ -36,6 +36,14 @@ _HOME = {
     "dispersion": "pde.wavelets",
     "born": "pde.linearised",
     "gauss_newton": "pde.linearised",
+    "Ula": "sampling.overdamped",
+    "Tamed": "sampling.overdamped",
+    "LeimkuhlerMatthews": "sampling.overdamped",
+    "Mala": "sampling.mala",
+    "LeastSquares": "sampling.density",
+    "IdentityMetric": "sampling.metric",
+    "DiagonalMetric": "sampling.metric",
+    "LowRankMetric": "sampling.metric",
 }
 
 __all__ = ["__version__", "plot", *_HOME]

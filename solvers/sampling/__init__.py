@@ -1,0 +1,1 @@
+"""Langevin sampling: kernels, targets with exact answers, bijectors, diagnostics."""
