@@ -5,6 +5,7 @@ determinant, so that L may even be rectangular (a field cut out of a larger peri
 methods of `Metric` will do, among them every Gaussian prior.
 """
 
+import functools
 from typing import Any, Protocol
 
 import equinox as eqx
@@ -179,7 +180,7 @@ class LowRankMetric(eqx.Module):
         parts = jax.tree.map(
             lambda v, x: jnp.sum(v.astype(x.dtype) * x, axis=tuple(range(1, v.ndim))), self.vectors, white
         )
-        return sum(jax.tree.leaves(parts)[1:], start=jax.tree.leaves(parts)[0])
+        return functools.reduce(jnp.add, jax.tree.leaves(parts))
 
     def _change(self, values: Array, white: Any) -> Any:
         """(I + V diag(values) V^T) applied to white noise."""
