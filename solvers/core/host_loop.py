@@ -117,7 +117,7 @@ def _absorb(sinks: dict, totals: dict, rows: Any, count: Array, members: bool) -
 
 def drive(march: Any, carry: Any, sinks: dict[str, Any], plan: Plan, identity: dict[str, Any]) -> Outcome:
     """March to the end, or to where the rule or the state stops it; resume where there is a checkpoint."""
-    journey = _Journey(march, _settled(carry), sinks, plan, identity)
+    journey = _Journey(march, settled(carry), sinks, plan, identity)
     with _postponed_signals() as caught, _progress(plan, journey.thin) as tell:
         try:
             journey.begin()
@@ -147,7 +147,7 @@ class _Journey:
         member = jax.tree.map(
             lambda s: s if march.members is not None else jax.ShapeDtypeStruct((1, *s.shape), s.dtype), self.value
         )
-        self.totals = {name: _settled(sink.start(member)) for name, sink in self.sinks.items()}
+        self.totals = {name: settled(sink.start(member)) for name, sink in self.sinks.items()}
         self.records: dict[str, InMemory | OnDisk] = {
             name: OnDisk(sink.folder, self.value) for name, sink in sinks.items() if isinstance(sink, Draws)
         }
@@ -386,14 +386,13 @@ def _fingerprints(tree: Any) -> Iterator[np.ndarray]:
 # ---- Small things ----
 
 
-def _settled(tree: Any) -> Any:
-    """Arrays of definite type, as they come back from a step or from a file."""
+def settled(tree: Any) -> Any:
+    """The arrays of a pytree with a definite type, as they come back from a step or from a file."""
+    return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype) if _is_weak(x) else x, tree)
 
-    def definite(x: Any) -> Array:
-        x = jnp.asarray(x)
-        return x if _is_key(x) else lax.convert_element_type(x, x.dtype)
 
-    return jax.tree.map(definite, tree)
+def _is_weak(x: Any) -> bool:
+    return isinstance(x, jax.Array) and x.weak_type
 
 
 def _shapes(march: Any, carry: Any) -> Any:

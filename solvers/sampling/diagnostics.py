@@ -126,7 +126,9 @@ def diagnose(draws: Any, remarks: tuple[str, ...] = ()) -> Summary:
     leaves = jax.tree_util.tree_leaves_with_path(draws)
     sizes = {np.shape(x)[:2] for _, x in leaves}
     if len(sizes) != 1 or len(next(iter(sizes))) != 2:
-        raise ValueError(f"Draws must have the axes (chains, draws, ...), the same for all arrays; got {sorted(sizes)}.")
+        raise ValueError(
+            f"Draws must have the axes (chains, draws, ...), the same for all arrays; got {sorted(sizes)}."
+        )
     chains, count = next(iter(sizes))
     if count < FEWEST or not chains:
         raise ValueError(f"Diagnostics need at least {FEWEST} draws per chain, got {count} from {chains} chains.")
