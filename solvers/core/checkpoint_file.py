@@ -127,7 +127,9 @@ def _verified_header(path: Path, file: IO[bytes]) -> tuple[dict, int]:
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(PREFIX.size)
     if prefix[:8] != MAGIC[: len(prefix)] or not prefix:
-        raise ForeignFileError(f"{path} is no checkpoint of this library: it begins with other bytes. It is left alone.")
+        raise ForeignFileError(
+            f"{path} is no checkpoint of this library: it begins with other bytes. It is left alone."
+        )
     if len(prefix) < PREFIX.size:
         raise _damaged(path, "it is cut short")
     _, version, head, body, digest = PREFIX.unpack(prefix)

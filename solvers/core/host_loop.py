@@ -107,9 +107,9 @@ def _absorb(sinks: dict, totals: dict, rows: Any, count: Array, members: bool) -
 
     def one(i: Array, totals: dict) -> dict:
         value = jax.tree.map(lambda r: lax.dynamic_index_in_dim(r, i, 0, keepdims=not members), rows)
-        ok = jnp.stack(
-            [jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1) for x in jax.tree.leaves(value)]
-        ).all(axis=0)
+        ok = jnp.stack([jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1) for x in jax.tree.leaves(value)]).all(
+            axis=0
+        )
         return {name: sink.update(totals[name], value, ok) for name, sink in sinks.items()}
 
     return lax.fori_loop(0, count, one, totals)
@@ -117,6 +117,8 @@ def _absorb(sinks: dict, totals: dict, rows: Any, count: Array, members: bool) -
 
 def drive(march: Any, carry: Any, sinks: dict[str, Any], plan: Plan, identity: dict[str, Any]) -> Outcome:
     """March to the end, or to where the rule or the state stops it; resume where there is a checkpoint."""
+    if plan.checkpoint is not None:
+        _check_place(plan.checkpoint)
     journey = _Journey(march, settled(carry), sinks, plan, identity)
     with _postponed_signals() as caught, _progress(plan, journey.thin) as tell:
         try:
@@ -171,7 +173,6 @@ class _Journey:
         """Start afresh or from the checkpoint."""
         path = self.plan.checkpoint
         if path is not None:
-            _check_place(path)
             # One tick from the start shows whether a checkpoint belongs to this very problem.
             carry, _, _ = self.march_ticks(1)
             seen = (eqx.filter(self.march, eqx.is_array), carry)
@@ -186,7 +187,8 @@ class _Journey:
                 self.judge()
 
     def march_ticks(self, count: int) -> tuple:
-        borders = jnp.array([self.plan.every, self.plan.ticks], jnp.int32)
+        every = self.plan.every if self.has_borders() else self.plan.ticks
+        borders = jnp.array([every, self.plan.ticks], jnp.int32)
         start, count_ = jnp.asarray(self.tick, jnp.int32), jnp.asarray(count, jnp.int32)
         return _chunk(self.march, self.carry, self.failed, start, count_, borders, self.thin, self.room)
 
@@ -202,6 +204,9 @@ class _Journey:
         """One chunk and what follows it."""
         count, begin = self.next_count(), time.perf_counter()
         self.carry, self.failed, rows = self.march_ticks(count)
+        if self.plan.whole and self.lost():
+            # What comes after is noise, and how much of it there is depends on the chunk.
+            count = min(count, int(self.failed[0]) // self.thin - self.tick)
         if self.sinks:
             number = jnp.asarray(count, jnp.int32)
             self.totals = _absorb(self.sinks, self.totals, rows, number, self.march.members is not None)
@@ -342,7 +347,9 @@ def _check_identity(path: Path, mine: dict, meta: dict, probe: dict, arrays: dic
 
 def _named(tree: Any) -> dict[str, np.ndarray]:
     """Leaves by path, on the host; keys as the numbers behind them."""
-    return {jax.tree_util.keystr(path): np.asarray(_numbers(x)) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path): np.asarray(_numbers(x)) for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _filled(path: Path, tree: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -70,7 +70,7 @@ def run(
     inputs: Any = None,
     observe: Any = None,
     thin: int | None = None,
-    sinks: dict | None = None,
+    sinks: Any = None,
     until: Callable | None = None,
     checkpoint: str | Path | None = None,
     every: int | None = None,
@@ -302,7 +302,9 @@ def as_sinks(sinks: Any) -> dict:
         raise TypeError(f'`sinks` must be a dict name -> sink, such as {{"moments": sv.Moments()}}, got {sinks!r}.')
     for name, sink in sinks.items():
         if not isinstance(sink, Draws) and not (hasattr(sink, "update") and hasattr(sink, "start")):
-            raise TypeError(f"The sink {name!r} must be one of Moments, Quantiles, BatchMeans, Draws or alike: {sink!r}.")
+            raise TypeError(
+                f"The sink {name!r} must be one of Moments, Quantiles, BatchMeans, Draws or alike: {sink!r}."
+            )
         if accumulates(sink) and hasattr(sink, "function"):
             raise TypeError(f"{type(sink).__name__} is an observer of `simulate`; a sink such as Moments is needed.")
         if name == "observed":
@@ -318,7 +320,9 @@ def as_plan(
     if steps > LARGEST:
         raise ValueError(f"`steps` must be at most {LARGEST}, got {steps}; steps are counted in 32 bits.")
     if steps % thin:
-        raise ValueError(f"`steps` must be a multiple of `thin`={thin}, got {steps}; take {steps - steps % thin or thin}.")
+        raise ValueError(
+            f"`steps` must be a multiple of `thin`={thin}, got {steps}; take {steps - steps % thin or thin}."
+        )
     ticks = steps // thin
     if until is not None and (not callable(until) or not sinks):
         raise ValueError("`until` must be a function of the results of `sinks`, so there must be sinks, too.")

@@ -124,9 +124,7 @@ class BatchMeans(eqx.Module):
         slot = total["slot"]
         one = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, slot, 0, keepdims=False), total["batches"])
         one = _welford(one, value, ok)
-        batches = jax.tree.map(
-            lambda x, y: lax.dynamic_update_index_in_dim(x, y, slot, 0), total["batches"], one
-        )
+        batches = jax.tree.map(lambda x, y: lax.dynamic_update_index_in_dim(x, y, slot, 0), total["batches"], one)
         closed = total["filled"] + 1 == total["length"]
         slot = slot + closed
         full = slot == self.batches
@@ -147,7 +145,11 @@ class BatchMeans(eqx.Module):
 
         def error(means: np.ndarray) -> np.ndarray:
             chosen = np.asarray(means, float)[there]
-            return np.sqrt(chosen.var(axis=0, ddof=1) / len(chosen)) if enough else np.full(means.shape[2:], np.nan)
+            return (
+                np.asarray(np.sqrt(chosen.var(axis=0, ddof=1) / len(chosen)))
+                if enough
+                else np.full(means.shape[2:], np.nan)
+            )
 
         mcse = jax.tree.map(error, closed["mean"])
         # A chain that never moved has no error of its mean and says nothing: its ess is undefined.
@@ -232,7 +234,7 @@ class Quantiles(eqx.Module):
             draws = draws[np.isfinite(draws).reshape(len(draws), -1).all(axis=1)]
             if not len(draws):
                 return np.full((len(self.probabilities), *draws.shape[1:]), np.nan)
-            return np.quantile(draws, self.probabilities, axis=0)
+            return np.asarray(np.quantile(draws, self.probabilities, axis=0))
 
         return QuantilesResult(jax.tree.map(quantiles, total["kept"]), count * members, self.probabilities)
 
@@ -305,14 +307,18 @@ def _pooled(total: dict) -> tuple[Any, Any, Any]:
 
     def centre(mean: Any) -> np.ndarray:
         mean = np.asarray(mean, float)
-        return (mean * _beside(count, mean)).sum(axis=0) / number if number else np.full(mean.shape[1:], np.nan)
+        return (
+            np.asarray((mean * _beside(count, mean)).sum(axis=0) / number)
+            if number
+            else np.full(mean.shape[1:], np.nan)
+        )
 
     def variance(m2: Any, mean: Any) -> np.ndarray:
         mean = np.asarray(mean, float)
         between = (mean - centre(mean)) ** 2 * _beside(count, mean)
         if number < 2:
             return np.full(mean.shape[1:], np.nan)
-        return (np.asarray(m2, float).sum(axis=0) + between.sum(axis=0)) / (number - 1)
+        return np.asarray((np.asarray(m2, float).sum(axis=0) + between.sum(axis=0)) / (number - 1))
 
     return jax.tree.map(centre, total["mean"]), jax.tree.map(variance, total["m2"], total["mean"]), number
 
@@ -320,7 +326,9 @@ def _pooled(total: dict) -> tuple[Any, Any, Any]:
 def _split_r_hat(closed: dict) -> Any:
     """Split R-hat from the closed batches; the middle one is left out where their number is odd."""
     full = closed["count"].shape[0]
-    halves = [jax.tree.map(lambda x, part=part: x[part], closed) for part in (slice(0, full // 2), slice(-(full // 2), None))]
+    halves = [
+        jax.tree.map(lambda x, part=part: x[part], closed) for part in (slice(0, full // 2), slice(-(full // 2), None))
+    ]
     count = np.concatenate([half["count"].sum(axis=0) for half in halves])
     use = count > 1
 
@@ -335,7 +343,7 @@ def _split_r_hat(closed: dict) -> Any:
         n = count[use].mean()
         within = variances.mean(axis=0)
         total = (n - 1) / n * within + means.var(axis=0, ddof=1)
-        return np.sqrt(total / np.where(within > 0, within, np.nan))
+        return np.asarray(np.sqrt(total / np.where(within > 0, within, np.nan)))
 
     leaves, tree = jax.tree.flatten(closed["mean"])
     if use.sum() < 2:

@@ -138,7 +138,7 @@ def sample(
     observe: Callable | None = None,
     progress: Any = False,
     checkpoint: str | Path | None = None,
-    sinks: dict | None = None,
+    sinks: Any = None,
     until: Callable | None = None,
     every: int | None = None,
     chunk: int | None = None,
