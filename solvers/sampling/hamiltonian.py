@@ -176,29 +176,28 @@ class Nuts(eqx.Module):
     def step(self, key: Array, state: Point) -> tuple[Point, Info]:
         """One trajectory."""
         nuts = _blackjax()
-        origin = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self.metric.white(state.position))
+        white = self.metric.white(state.position)
+        # blackjax weighs in the default precision, and mixes with no other.
+        wide = jnp.result_type(float)
+        origin = jax.tree.map(lambda s: jnp.zeros(s.shape, wide), white)
 
         def place(z: Any) -> Any:
-            return add(state.position, self.metric.sqrt(z))
+            return add(state.position, self.metric.sqrt(jax.tree.map(lambda z, s: z.astype(s.dtype), z, white)))
 
         def relative(z: Any) -> Array:
-            return log_ratio(evaluate(self.logdensity, None, place(z), gradient=False), state)
+            return log_ratio(evaluate(self.logdensity, None, place(z), gradient=False), state).astype(wide)
 
-        dtype = scalar_type(state.position)
         start = nuts.init(origin, relative)
-        start = start._replace(
-            logdensity=jnp.zeros_like(start.logdensity), logdensity_grad=self.metric.sqrt_transpose(state.score)
-        )
-        mass = jnp.ones(size(origin), dtype)
+        mass = jnp.ones(size(origin), wide)
         kernel = nuts.build_kernel()
-        end, told = kernel(key, start, relative, self.step_size.astype(dtype), mass, self.doublings)
+        end, told = kernel(key, start, relative, self.step_size.astype(wide), mass, self.doublings)
         proposal = evaluate(self.logdensity, None, place(end.position))
         moved = jnp.any(jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(end.position)]))
         usable = all_finite(proposal)
         point = choose(usable & moved, proposal, state)
         nonfinite = ~usable | ~jnp.isfinite(told.acceptance_rate)
-        acceptance = jnp.where(nonfinite, 0.0, told.acceptance_rate).astype(dtype)
-        counted = told.num_integration_steps.astype(jnp.int32) + 1
+        acceptance = jnp.where(nonfinite, 0.0, told.acceptance_rate).astype(scalar_type(state.position))
+        counted = told.num_integration_steps.astype(jnp.int32) + 2
         return point, Info(
             acceptance, usable & moved, nonfinite, told.is_divergent | nonfinite, point.logdensity, counted
         )

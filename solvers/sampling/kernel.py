@@ -86,7 +86,7 @@ def metropolis(log_ratio: Array, usable: Array, log_uniform: Array) -> tuple[Arr
     zero = log_ratio == -jnp.inf
     nonfinite = ~zero & ~(jnp.isfinite(log_ratio) & usable)
     acceptance = jnp.where(nonfinite, 0.0, jnp.exp(jnp.minimum(log_ratio, 0.0))).astype(log_ratio.dtype)
-    accepted = ~nonfinite & (log_uniform <= log_ratio)
+    accepted = ~nonfinite & ~zero & (log_uniform <= log_ratio)
     return acceptance, accepted, nonfinite, nonfinite | (log_ratio < -DIVERGENCE)
 
 
