@@ -19,6 +19,9 @@ R_HAT = 1.01
 ESS_PER_CHAIN = 100
 LINES = 40
 
+# NumPy turns an array without axes into a number.
+Value = np.ndarray | np.floating
+
 
 class Numbers(NamedTuple):
     """Diagnostics of one array of draws; each field has the shape of one draw."""
@@ -146,30 +149,30 @@ def _diagnose_one(draws: np.ndarray) -> Numbers:
     return Numbers(*(part.reshape(shape) for part in parts))
 
 
-def r_hat(draws: np.ndarray) -> np.ndarray:
+def r_hat(draws: np.ndarray) -> Value:
     """Rank-normalised split R-hat, the larger one of bulk and folded."""
     split = _halves(draws)
     folded = np.abs(split - np.median(split, axis=(0, 1)))
     return np.maximum(_plain_r_hat(_normal_scores(split)), _plain_r_hat(_normal_scores(folded)))
 
 
-def ess_bulk(draws: np.ndarray) -> np.ndarray:
+def ess_bulk(draws: np.ndarray) -> Value:
     """Effective sample size of rank-normalised draws."""
     return ess_mean(_normal_scores(_halves(draws)), split=False)
 
 
-def ess_tail(draws: np.ndarray) -> np.ndarray:
+def ess_tail(draws: np.ndarray) -> Value:
     """Smaller effective sample size of the 5 % and 95 % quantiles."""
     below = [(draws <= np.quantile(draws, q, axis=(0, 1))).astype(float) for q in TAILS]
     return np.minimum(*(ess_mean(x) for x in below))
 
 
-def mcse(draws: np.ndarray) -> np.ndarray:
+def mcse(draws: np.ndarray) -> Value:
     """Monte Carlo standard error of the mean."""
     return _sd(draws) / np.sqrt(ess_mean(draws))
 
 
-def ess_mean(draws: np.ndarray, split: bool = True) -> np.ndarray:
+def ess_mean(draws: np.ndarray, split: bool = True) -> Value:
     """Effective sample size of the mean by Geyer's initial monotone sequence over all (half) chains.
 
     With chain means m_c, within variance W and var+ = (n - 1) / n W + var(m_c), the autocorrelation at lag t is
@@ -198,7 +201,7 @@ def ess_mean(draws: np.ndarray, split: bool = True) -> np.ndarray:
     return np.where(moving, draws_in_all / np.maximum(tau, 1 / np.log10(draws_in_all)), np.nan)
 
 
-def autocovariance(draws: np.ndarray) -> np.ndarray:
+def autocovariance(draws: np.ndarray) -> Value:
     """Autocovariance of each chain at all lags, by FFT, divided by n."""
     x = np.asarray(draws, float)
     x = x - x.mean(axis=1, keepdims=True)
@@ -211,22 +214,22 @@ def autocovariance(draws: np.ndarray) -> np.ndarray:
 _RANKED = (ess_bulk, ess_tail, r_hat)
 
 
-def _mean(draws: np.ndarray) -> np.ndarray:
+def _mean(draws: np.ndarray) -> Value:
     return draws.mean(axis=(0, 1), dtype=float)
 
 
-def _sd(draws: np.ndarray) -> np.ndarray:
+def _sd(draws: np.ndarray) -> Value:
     return draws.reshape(-1, *draws.shape[2:]).std(axis=0, ddof=1, dtype=float)
 
 
-def _halves(draws: np.ndarray) -> np.ndarray:
+def _halves(draws: np.ndarray) -> Value:
     """Each chain cut in two; the middle draw of an odd number is left out."""
     x = np.asarray(draws, float)
     half = x.shape[1] // 2
     return np.concatenate([x[:, :half], x[:, -half:]])
 
 
-def _normal_scores(draws: np.ndarray) -> np.ndarray:
+def _normal_scores(draws: np.ndarray) -> Value:
     """Normal quantiles of the ranks (ties share their mean rank): Blom's offset 3/8."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
@@ -237,7 +240,7 @@ def _normal_scores(draws: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(flat), scores, np.nan).reshape(draws.shape)
 
 
-def _plain_r_hat(x: np.ndarray) -> np.ndarray:
+def _plain_r_hat(x: np.ndarray) -> Value:
     n = x.shape[1]
     within = x.var(axis=1, ddof=1).mean(axis=0)
     between = x.mean(axis=1).var(axis=0, ddof=1)

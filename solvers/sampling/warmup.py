@@ -60,8 +60,8 @@ class AdaptLowRank(eqx.Module):
     """Adapt the step size and a metric of low rank: variances, and the leading directions that they miss.
 
     The draws of a window, divided by their standard deviations, have a sample covariance. Its eigenvalues within
-    (1 -+ sqrt(d / n))^2, where pure noise would put them (Marchenko and Pastur), say nothing; of the others the `rank`
-    farthest from one are kept. n counts a quarter of the draws, because they are correlated. For targets with strong
+    (1 -+ sqrt(d / n))^2 of their median, where pure noise would put them (Marchenko and Pastur), say nothing; of the
+    others the `rank` farthest from it are kept. n counts a quarter of the draws, because they are correlated. For targets with strong
     correlations. Memory: the draws of the longest window.
 
     Args:
@@ -95,6 +95,9 @@ class AdaptLowRank(eqx.Module):
         scaled = (np.asarray(jax.vmap(lambda x: ravel_pytree(x)[0])(rows), float) - centre) / np.sqrt(flat)
         _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
         values = singular**2 / max(len(scaled) - 1, 1)
+        # A few wide directions make all variances large; what counts is how far a direction is from the others.
+        bulk = float(np.exp(np.median(np.log(values)))) if len(scaled) > 4 * flat.size and values[-1] > 0 else 1.0
+        values, variance = values / bulk, jax.tree.map(lambda v: bulk * v, variance)
         ratio = math.sqrt(flat.size / max(count / 4, 1.0))
         noise = (max(1 - ratio, 0.0) ** 2 <= values) & (values <= (1 + ratio) ** 2)
         # A null space of fewer draws than unknowns is not known to be narrow.
