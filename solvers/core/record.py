@@ -114,7 +114,7 @@ class _Rows:
 
     def clear(self) -> None:
         self.close()
-        self.file = open(self.path, "w+b")  # noqa: SIM115
+        self.file = open(self.path, "w+b")
         self.file.write(self.header())
         self.rows, self.checksum = 0, 0
 
@@ -146,7 +146,7 @@ class _Rows:
         self.close()
         size = self.HEADER + rows * self.row
         try:
-            self.file = open(self.path, "r+b")  # noqa: SIM115
+            self.file = open(self.path, "r+b")
             found, left = 0, rows * self.row
             self.file.seek(self.HEADER)
             while left and (block := self.file.read(min(BLOCK, left))):

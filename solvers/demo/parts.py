@@ -11,9 +11,15 @@ from ..tables import aligned
 from .gradient import gradient_and_its_proof
 from .page import HEADER, Chapter, write_page
 from .recovery import recovery
+from .sampling import samples_and_their_worth
 from .waves import wave_and_its_exact_solution
 
-PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (wave_and_its_exact_solution, gradient_and_its_proof, recovery)
+PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (
+    wave_and_its_exact_solution,
+    gradient_and_its_proof,
+    recovery,
+    samples_and_their_worth,
+)
 
 
 def run(out: Path, *, quick: bool = False, version: str = "") -> Path:

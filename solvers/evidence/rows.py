@@ -3,10 +3,10 @@
 import time
 
 from ..tables import aligned
-from . import waves
+from . import sampling, waves
 from .record import Evidence, Row
 
-ROWS: tuple[Row, ...] = (*waves.ROWS,)
+ROWS: tuple[Row, ...] = (*waves.ROWS, *sampling.ROWS)
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 
 

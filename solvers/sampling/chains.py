@@ -278,17 +278,19 @@ def _samples(march: _Chains, outcome: Any, plan: Any) -> Samples:
     unadjusted = hasattr(kernel, "target_acceptance") and kernel.target_acceptance is None
     held = unadjusted and tally.nonfinite.any()
     return Samples(
-        observed["draws"],
-        observed["statistics"],
-        outcome.sinks,
-        np.asarray(tally.acceptance),
-        *(np.asarray(x) for x in (tally.divergent, tally.nonfinite, tally.gradients)),
-        jax.device_get(outcome.carry["states"].position),
-        kernel,
-        outcome.ticks * plan.thin,
-        outcome.stopped,
-        Status.NONFINITE if gone or held else Status.OK,
-        outcome.failed,
+        draws=observed["draws"],
+        statistics=observed["statistics"],
+        sinks=outcome.sinks,
+        acceptance=np.asarray(tally.acceptance),
+        divergences=np.asarray(tally.divergent),
+        nonfinite=np.asarray(tally.nonfinite),
+        gradients=np.asarray(tally.gradients),
+        positions=jax.device_get(outcome.carry["states"].position),
+        kernel=kernel,
+        steps=outcome.ticks * plan.thin,
+        stopped=outcome.stopped,
+        status=Status.NONFINITE if gone or held else Status.OK,
+        failed_step=outcome.failed,
     )
 
 

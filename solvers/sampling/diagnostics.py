@@ -19,8 +19,8 @@ R_HAT = 1.01
 ESS_PER_CHAIN = 100
 LINES = 40
 
-# NumPy turns an array without axes into a number.
-Value = np.ndarray | np.floating
+# An array of the shape of one draw; NumPy turns one without axes into a number.
+Value = Any
 
 
 class Numbers(NamedTuple):
@@ -72,7 +72,7 @@ class Summary(eqx.Module):
         if high:
             worst = max(float(np.nanmax(n.r_hat)) for n in self.numbers.values() if not np.isnan(n.r_hat).all())
             found.append(
-                f"R-hat of {high} of {total} quantities exceeds {R_HAT} (largest {worst:.3f}): the chains disagree. Run "
+                f"R-hat of {high} of {total} quantities exceeds {R_HAT} (largest {_short(worst)}): the chains disagree. Run "
                 "longer, warm up longer, or look at traces for separate modes."
             )
         needed = ESS_PER_CHAIN * self.chains
@@ -179,7 +179,7 @@ def ess_mean(draws: np.ndarray, split: bool = True) -> Value:
     rho_t = 1 - (W - mean_c acov_t) / var+; ess = N / (-1 + 2 sum of pairs), N the number of draws.
     """
     x = _halves(draws) if split else np.asarray(draws, float)
-    chains, n = x.shape[:2]
+    chains, n = x.shape[0], x.shape[1]
     moving = np.isfinite(x).all(axis=(0, 1)) & (np.ptp(x, axis=(0, 1)) > 0)
     x = np.where(moving, x, np.arange(chains * n).reshape(chains, n, *[1] * (x.ndim - 2)) % 2)
     acov = autocovariance(x).mean(axis=0)
@@ -252,11 +252,15 @@ def _name(path: Any) -> str:
     return text.strip("[]'.").replace("']['", ".") or "x"
 
 
+def _short(r_hat: Any) -> str:
+    return f"{r_hat:.3f}" if not r_hat > 100 else "> 100"
+
+
 def _rows(name: str, n: Numbers) -> list[tuple[str, ...]]:
     rows = []
     for index in np.ndindex(n.mean.shape):
         label = f"{name}[{', '.join(map(str, index))}]" if index else name
-        counts = (f"{n.ess_bulk[index]:.0f}", f"{n.ess_tail[index]:.0f}", f"{n.r_hat[index]:.3f}")
+        counts = (f"{n.ess_bulk[index]:.0f}", f"{n.ess_tail[index]:.0f}", _short(n.r_hat[index]))
         rows.append((label, *(f"{x[index]:.4g}" for x in (n.mean, n.sd)), f"{n.mcse[index]:.2g}", *counts))
         if len(rows) > LINES:
             # The rest is only counted.

@@ -222,7 +222,7 @@ def warm_up(ensemble: Ensemble, states: Any, steps: int, adapt: Any, file: Path 
         kernel = eqx.tree_at(lambda k: k.metric, kernel, own)
     plan = list(windows(steps))
     longest = max(length for length, _ in plan)
-    room = adapt.room(longest) if own is not None else 0
+    room = adapt.room(longest) if own is not None and adapt is not None else 0
     done, kernel, states = _resumed(file, identity, kernel, states)
     first = sum(length for length, _ in plan[:done])
     for number, (length, renews) in enumerate(plan[done:], done + 1):
@@ -232,7 +232,7 @@ def warm_up(ensemble: Ensemble, states: Any, steps: int, adapt: Any, file: Path 
         if size is not None:
             kernel = eqx.tree_at(lambda k: k.step_size, kernel, size)
         count = length * ensemble.index.shape[0]
-        if renews and own is not None and count > 1:
+        if renews and own is not None and adapt is not None and count > 1:
             rows = jax.tree.map(lambda x, n=length: np.asarray(x[:n]), draws)
             kernel = eqx.tree_at(lambda k: k.metric, kernel, adapt.metric(mean, variance, count, rows))
         first += length

@@ -108,7 +108,9 @@ for steps in (10_000, 1_000_000):
 def test_memory_is_flat_from_ten_thousand_to_a_million_steps(tmp_path):
     """64 bytes per step: what is kept of a million would be 64 MB."""
     arguments = [sys.executable, "-c", MEMORY, str(tmp_path)]
-    told = subprocess.run(arguments, capture_output=True, text=True, timeout=900, env={**os.environ, "JAX_ENABLE_X64": "1"})
+    told = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=900, env={**os.environ, "JAX_ENABLE_X64": "1"}
+    )
     assert told.returncode == 0, told.stderr
     few, many = map(int, told.stdout.split())
     assert many - few < 8 * 1024  # kB

@@ -67,7 +67,9 @@ def test_what_never_moves_has_no_diagnostics():
 
 def test_the_table():
     rng = np.random.default_rng(0)
-    text = str(sv.diagnose({"mu": rng.normal(size=(2, 500)), "theta": rng.normal(size=(2, 500, 60))}, ("Mind the gap.",)))
+    text = str(
+        sv.diagnose({"mu": rng.normal(size=(2, 500)), "theta": rng.normal(size=(2, 500, 60))}, ("Mind the gap.",))
+    )
     lines = text.splitlines()
     assert lines[0].split() == ["mean", "sd", "mcse", "ess_bulk", "ess_tail", "r_hat"]
     assert lines[1].startswith("mu ") and lines[2].startswith("theta[0]")

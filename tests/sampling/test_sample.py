@@ -59,8 +59,12 @@ def test_keys_follow_the_rule():
 def test_warm_up_shifts_the_keys_and_shorter_runs_are_prefixes():
     long = sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=9)
     np.testing.assert_array_equal(sv.sample(Noise(), KEY, jnp.zeros((2, 2)), steps=4).draws, long.draws[:2, :4])
-    np.testing.assert_array_equal(sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=5, warmup=4).draws, long.draws[:, 4:])
-    np.testing.assert_array_equal(sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=9, thin=3).draws, long.draws[:, 2::3])
+    np.testing.assert_array_equal(
+        sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=5, warmup=4).draws, long.draws[:, 4:]
+    )
+    np.testing.assert_array_equal(
+        sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=9, thin=3).draws, long.draws[:, 2::3]
+    )
 
 
 def test_chunks_sinks_and_thinning_leave_the_chain_alone():
@@ -179,7 +183,9 @@ def test_a_warm_up_resumes(tmp_path):
     first = sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=40, **choices)
     second = sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=80, **choices)
     np.testing.assert_array_equal(second.draws[:, :40], first.draws)
-    with pytest.raises(sv.CheckpointError, match="kernel: solvers.sampling.mala.Mala there, solvers.sampling.over"):
+    with pytest.raises(
+        sv.CheckpointError, match=r"kernel: solvers\.sampling\.mala\.Mala there, solvers\.sampling\.over"
+    ):
         sv.sample(sv.Ula(gaussian, step=1e-5), KEY, jnp.zeros((2, 3)), steps=40, **choices)
     with pytest.raises(sv.CheckpointError, match="another run"):
         sv.sample(MALA, jax.random.key(12), jnp.zeros((2, 3)), steps=80, **choices)
@@ -244,7 +250,11 @@ def test_values_that_are_not_finite_are_told():
     with pytest.raises(sv.SolverError, match=r"2 of 2 chains met values .* Tamed or Mala"):
         run.check()
     right = sv.sample(sv.Mala(quartic, step=0.3), KEY, jnp.ones((2, 1)), steps=200)
-    assert right.status.ok and np.isfinite(right.draws).all() and "were not finite and were rejected" in str(right.summary())
+    assert (
+        right.status.ok
+        and np.isfinite(right.draws).all()
+        and "were not finite and were rejected" in str(right.summary())
+    )
 
 
 def test_a_lost_chain_does_not_spoil_the_others():
