@@ -12,6 +12,7 @@ from .flow import flow_in_a_periodic_box
 from .gradient import gradient_and_its_proof
 from .page import HEADER, Chapter, write_page
 from .recovery import recovery
+from .sampling import samples_and_their_worth
 from .waves import wave_and_its_exact_solution
 
 PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (
@@ -19,6 +20,7 @@ PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (
     gradient_and_its_proof,
     recovery,
     flow_in_a_periodic_box,
+    samples_and_their_worth,
 )
 
 

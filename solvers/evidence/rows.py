@@ -15,6 +15,10 @@ ROWS: tuple[Row, ...] = (
     *periodic.ROWS,
     *semilinear.ROWS,
 )
+from . import sampling, waves
+from .record import Evidence, Row
+
+ROWS: tuple[Row, ...] = (*waves.ROWS, *sampling.ROWS)
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 
 

@@ -11,10 +11,15 @@ imported when the first picture is drawn. Axis 0 of a grid with two or three axe
     sv.plot.box(flow.vorticity(run.final), grid)
     sv.plot.spectrum(*flow.spectrum(run.final))
     sv.plot.space_time(run.observed, run.times, grid)
+    sv.plot.traces(run)
+    sv.plot.marginals(run)
+    sv.plot.autocorrelation(run)
 """
 
+from .chains import autocorrelation, marginals, traces
 from .fields import animate, models, snapshot
 from .flow import animate_box, box, space_time, spectrum
 from .records import gather, misfit
 
 __all__ = ["animate", "animate_box", "box", "gather", "misfit", "models", "snapshot", "space_time", "spectrum"]
+__all__ = ["animate", "autocorrelation", "gather", "marginals", "misfit", "models", "snapshot", "traces"]

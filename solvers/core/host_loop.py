@@ -1,0 +1,465 @@
+"""The host's side of a long run: chunks on the device, and between them sinks, records, checkpoints, rules, signals.
+
+`run` and `sample` bring a march, a pytree whose arrays are arguments of the compiled program:
+
+    members              static: number of chains, None for a single run without an axis of members
+    advance(carry, n)    the state after step n, counted from 0
+    see(carry)           what is observed, None for nothing
+    healthy(carry)       one truth value per member: is the state finite?
+
+All chunks run one compiled program, whose number of turns is an argument. So a chunk has any size, and the same bits
+come out whatever the sizes are.
+"""
+
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from . import checkpoint_file
+from .checkpoint_file import CheckpointError, ForeignFileError
+from .record import Draws, InMemory, OnDisk
+
+LOOK = 64  # steps between two looks for values that are not finite, for a march without members
+SECONDS = 0.25  # that a chunk should take: how long Ctrl-C waits, how often a bar moves
+PAUSE = 10.0  # s between two checkpoints where the user names no interval
+ROOM = 1 << 25  # bytes of observations that a chunk may hold
+
+
+class Plan(NamedTuple):
+    """What the user asked for, checked; counted in ticks of `thin` steps."""
+
+    ticks: int
+    thin: int
+    every: int
+    timed: bool  # checkpoints at most every PAUSE seconds, because the user named no interval
+    chunk: int | None
+    checkpoint: Path | None
+    until: Callable[[dict], Any] | None
+    progress: Any
+    keep: bool  # observations become a result
+    whole: bool  # stop when any member is not finite, instead of when all are not
+
+
+class Outcome(NamedTuple):
+    """Where a march came to."""
+
+    carry: Any
+    observed: Any
+    sinks: dict[str, Any]
+    ticks: int
+    failed: np.ndarray  # per member: number of steps after which it was first seen not finite, or -1
+    stopped: bool
+
+
+@eqx.filter_jit
+def _chunk(march: Any, carry: Any, failed: Array, start: Array, count: Array, borders: Array, thin: int, room: int):
+    """`count` ticks from tick `start` on; returns state, failures and the observations, `room` rows of them."""
+    march = march.ready()
+    every, last = borders
+
+    def look(tick: Array, carry: Any, failed: Array) -> Array:
+        def now(failed: Array) -> Array:
+            return jnp.where((failed < 0) & ~march.healthy(carry), (tick + 1) * thin, failed)
+
+        if march.members is not None or thin >= LOOK:
+            return now(failed)
+        due = ((tick + 1) * thin % LOOK < thin) | ((tick + 1) % every == 0) | (tick + 1 == last)
+        return lax.cond(due, now, lambda x: x, failed)
+
+    def one(i: Array, loop: tuple) -> tuple:
+        carry, failed, rows = loop
+        first = (start + i) * thin
+        if thin == 1:
+            carry = march.advance(carry, first)
+        else:
+            # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
+            carry, _ = lax.scan(
+                lambda c, k: (march.advance(c, first + k), None),
+                carry,
+                jnp.arange(thin, dtype=jnp.int32),
+                unroll=2 if thin % 2 == 0 else 1,
+            )
+        rows = jax.tree.map(lambda r, x: lax.dynamic_update_index_in_dim(r, x, i, 0), rows, march.see(carry))
+        return carry, look(start + i, carry, failed), rows
+
+    shapes = jax.eval_shape(march.see, carry)
+    rows = jax.tree.map(lambda s: jnp.zeros((room, *s.shape), s.dtype), shapes)
+    return lax.fori_loop(0, count, one, (carry, failed, rows))
+
+
+@eqx.filter_jit
+def _absorb(sinks: dict, totals: dict, rows: Any, count: Array, members: bool) -> dict:
+    """Feed the first `count` rows to the sinks, one after the other."""
+
+    def one(i: Array, totals: dict) -> dict:
+        value = jax.tree.map(lambda r: lax.dynamic_index_in_dim(r, i, 0, keepdims=not members), rows)
+        ok = jnp.stack([jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1) for x in jax.tree.leaves(value)]).all(
+            axis=0
+        )
+        return {name: sink.update(totals[name], value, ok) for name, sink in sinks.items()}
+
+    return lax.fori_loop(0, count, one, totals)
+
+
+def drive(march: Any, carry: Any, sinks: dict[str, Any], plan: Plan, identity: dict[str, Any]) -> Outcome:
+    """March to the end, or to where the rule or the state stops it; resume where there is a checkpoint."""
+    if plan.checkpoint is not None:
+        _check_place(plan.checkpoint)
+    journey = _Journey(march, settled(carry), sinks, plan, identity)
+    with _postponed_signals() as caught, _progress(plan, journey.thin) as tell:
+        try:
+            journey.begin()
+            tell(journey.tick)
+            while journey.on() and not caught:
+                journey.chunk()
+                tell(journey.tick)
+            journey.finish()
+            outcome = journey.outcome()
+        finally:
+            journey.close()
+    for number in caught[:1]:
+        # Now that everything is safe, let the signal do what it usually does.
+        signal.raise_signal(number)
+    return outcome
+
+
+class _Journey:
+    """The changing things of one long run."""
+
+    def __init__(self, march: Any, carry: Any, sinks: dict, plan: Plan, identity: dict):
+        self.march, self.carry, self.plan, self.identity = march, carry, plan, identity
+        self.thin, self.tick, self.stopped, self.saved = plan.thin, 0, False, -1
+        self.failed = jnp.full((march.members or 1,), -1, jnp.int32)
+        self.value = _shapes(march, carry)
+        self.sinks = {name: sink for name, sink in sinks.items() if not isinstance(sink, Draws)}
+        member = jax.tree.map(
+            lambda s: s if march.members is not None else jax.ShapeDtypeStruct((1, *s.shape), s.dtype), self.value
+        )
+        self.totals = {name: settled(sink.start(member)) for name, sink in self.sinks.items()}
+        self.records: dict[str, InMemory | OnDisk] = {
+            name: OnDisk(sink.folder, self.value) for name, sink in sinks.items() if isinstance(sink, Draws)
+        }
+        if plan.keep and plan.checkpoint is not None:
+            folder = plan.checkpoint.with_name(plan.checkpoint.name + ".draws")
+            self.records["observed"] = OnDisk(folder, self.value)
+        elif plan.keep:
+            self.records["observed"] = InMemory(self.value, plan.ticks)
+        self.room = self.largest_chunk()
+        self.pace, self.clock, self.probe = 0.0, time.monotonic(), {}
+
+    def largest_chunk(self) -> int:
+        """Ticks for which there is room; observations that nobody wants take none."""
+        size = sum(math.prod(s.shape) * s.dtype.itemsize for s in jax.tree.leaves(self.value))
+        most = max(ROOM // size, 1) if size else self.plan.ticks
+        return min(self.plan.ticks, most, self.plan.chunk or most, self.plan.every if self.has_borders() else most)
+
+    # ---- Forward ----
+
+    def begin(self) -> None:
+        """Start afresh or from the checkpoint."""
+        path = self.plan.checkpoint
+        if path is not None:
+            # One tick from the start shows whether a checkpoint belongs to this very problem.
+            carry, _, _ = self.march_ticks(1)
+            seen = (eqx.filter(self.march, eqx.is_array), carry)
+            self.probe = {f"probe/{i}": x for i, x in enumerate(_fingerprints(seen))}
+        found = _newest(path) if path is not None else None
+        for record in self.records.values():
+            if isinstance(record, OnDisk) and found is None:
+                record.clear()
+        if found is not None:
+            self.restore(*found)
+            if self.at_border():
+                self.judge()
+
+    def march_ticks(self, count: int) -> tuple:
+        every = self.plan.every if self.has_borders() else self.plan.ticks
+        borders = jnp.array([every, self.plan.ticks], jnp.int32)
+        start, count_ = jnp.asarray(self.tick, jnp.int32), jnp.asarray(count, jnp.int32)
+        return _chunk(self.march, self.carry, self.failed, start, count_, borders, self.thin, self.room)
+
+    def on(self) -> bool:
+        """Whether there is more to do."""
+        return self.tick < self.plan.ticks and not self.stopped and not self.lost()
+
+    def lost(self) -> bool:
+        bad = np.asarray(self.failed) >= 0
+        return bool(bad.any() if self.plan.whole else bad.all())
+
+    def chunk(self) -> None:
+        """One chunk and what follows it."""
+        count, begin = self.next_count(), time.perf_counter()
+        self.carry, self.failed, rows = self.march_ticks(count)
+        if self.plan.whole and self.lost():
+            # What comes after is noise, and how much of it there is depends on the chunk.
+            count = min(count, int(self.failed[0]) // self.thin - self.tick)
+        if self.sinks:
+            number = jnp.asarray(count, jnp.int32)
+            self.totals = _absorb(self.sinks, self.totals, rows, number, self.march.members is not None)
+        jax.block_until_ready((self.failed, self.totals))
+        for record in self.records.values():
+            record.append(rows, count)
+        self.tick += count
+        took = (time.perf_counter() - begin) / count
+        # The first chunk is compiled first: its time says nothing about the next one.
+        self.pace = took if self.pace else -1.0
+        if self.at_border():
+            self.judge()
+            late = not self.plan.timed or time.monotonic() - self.clock > PAUSE
+            if late and self.tick < self.plan.ticks:
+                self.save()
+
+    def next_count(self) -> int:
+        """Ticks of the next chunk: short of the next border, of the room, and of a quarter of a second."""
+        border = self.plan.every - self.tick % self.plan.every if self.has_borders() else self.plan.ticks
+        if self.plan.chunk is not None:
+            wanted = self.plan.chunk
+        elif self.pace > 0:
+            wanted = max(int(SECONDS / self.pace), 1)
+        else:
+            wanted = 16
+        return min(self.plan.ticks - self.tick, border, wanted, self.room)
+
+    def has_borders(self) -> bool:
+        """Whether something happens every `every` ticks."""
+        return self.plan.until is not None or self.plan.checkpoint is not None
+
+    def at_border(self) -> bool:
+        return self.tick > 0 and (self.tick % self.plan.every == 0 or self.tick == self.plan.ticks)
+
+    def judge(self) -> None:
+        """Ask the user's rule."""
+        if self.plan.until is not None and not self.lost():
+            self.stopped = bool(self.plan.until(self.results()))
+
+    def finish(self) -> None:
+        """The last checkpoint, unless the state is not worth one."""
+        if self.saved != self.tick:
+            self.save()
+
+    def results(self) -> dict[str, Any]:
+        """What the sinks on the device say."""
+        return {name: sink.result(jax.device_get(self.totals[name])) for name, sink in self.sinks.items()}
+
+    def outcome(self) -> Outcome:
+        recorded = {name: self.ordered(record.result()) for name, record in self.records.items()}
+        observed = recorded.pop("observed", None) if self.plan.keep else None
+        told = {**self.results(), **recorded}
+        return Outcome(self.carry, observed, told, self.tick, np.asarray(self.failed), self.stopped)
+
+    def ordered(self, rows: Any) -> Any:
+        """Members first."""
+        return rows if self.march.members is None else jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows)
+
+    def close(self) -> None:
+        for record in self.records.values():
+            if isinstance(record, OnDisk):
+                record.close()
+
+    # ---- Checkpoints ----
+
+    def save(self) -> None:
+        """Write a checkpoint, after the draws that it speaks of."""
+        if self.plan.checkpoint is None or self.lost():
+            return
+        draws = {name: record.sync() for name, record in self.records.items() if isinstance(record, OnDisk)}
+        meta = {**self.identity, "tick": self.tick, "draws": draws}
+        checkpoint_file.write(self.plan.checkpoint, {**self.probe, **_named(self.contents())}, meta)
+        self.saved, self.clock = self.tick, time.monotonic()
+
+    def contents(self) -> dict:
+        return {"state": self.carry, "sinks": self.totals, "failed": self.failed}
+
+    def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+        """Take over a checkpoint if it is one of this run."""
+        _check_identity(path, self.identity, meta, self.probe, arrays)
+        if meta["tick"] > self.plan.ticks:
+            raise CheckpointError(
+                f"The checkpoint {path} is at step {meta['tick'] * self.thin}, beyond the {self.plan.ticks * self.thin} "
+                "that are asked for: ask for at least as many, or name another file."
+            )
+        new = _filled(path, self.contents(), arrays)
+        self.carry, self.totals, self.failed = new["state"], new["sinks"], new["failed"]
+        self.tick = self.saved = meta["tick"]
+        for name, record in self.records.items():
+            if isinstance(record, OnDisk):
+                record.restore(meta["draws"].get(name, []))
+
+
+def _check_place(path: Path) -> None:
+    """Tell at the start, not after hours, that there is no place to write to."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise CheckpointError(f"The folder {path.parent} of the checkpoint does not exist or cannot be written to.")
+
+
+def _newest(path: Path) -> tuple[Path, dict, dict] | None:
+    """The newest whole checkpoint; None where there is none at all."""
+    older = checkpoint_file.previous(path)
+    if not path.exists() and not older.exists():
+        return None
+    try:
+        return (path, *checkpoint_file.read(path))
+    except ForeignFileError:
+        # Perhaps something precious with an unlucky name: neither read nor written over.
+        raise
+    except CheckpointError as problem:
+        try:
+            found = checkpoint_file.read(older)
+        except CheckpointError:
+            raise CheckpointError(
+                f"{problem} There is no whole checkpoint before it either: delete {path.name} to start again."
+            ) from problem
+        if path.exists():
+            warnings.warn(f"{problem} Going on from the one before it, {older.name}.", UserWarning, stacklevel=5)
+        return (older, *found)
+
+
+def _check_identity(path: Path, mine: dict, meta: dict, probe: dict, arrays: dict) -> None:
+    """CheckpointError unless the checkpoint belongs to this very run."""
+    theirs = {key: meta.get(key) for key in mine}
+    told = [f"{key}: {theirs[key]} there, {mine[key]} here" for key in mine if theirs[key] != mine[key]]
+    if told:
+        raise CheckpointError(f"The checkpoint {path} belongs to another run. " + "; ".join(told) + ".")
+    for name, values in probe.items():
+        theirs = arrays.get(name)
+        # Single precision is told by the dtype; round-off of another machine is not another run.
+        rtol = 1e-5 if values.dtype == np.float32 else 1e-9
+        if theirs is None or theirs.shape != values.shape or not np.allclose(theirs, values, rtol, 0, equal_nan=True):
+            raise CheckpointError(
+                f"The checkpoint {path} belongs to another run: from the start that was given now, the first step leads "
+                "to a different state. Give the start, parameters, data and key of that run, or name another file."
+            )
+
+
+def _named(tree: Any) -> dict[str, np.ndarray]:
+    """Leaves by path, on the host; keys as the numbers behind them."""
+    return {
+        jax.tree_util.keystr(path): np.asarray(_numbers(x)) for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _filled(path: Path, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree with the values of a checkpoint, where its own are."""
+
+    def fill(place: Any, x: Any) -> Any:
+        numbers = _numbers(x)
+        found = arrays.get(jax.tree_util.keystr(place))
+        if found is None or found.shape != numbers.shape or found.dtype != numbers.dtype:
+            what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+            raise CheckpointError(
+                f"The checkpoint {path} belongs to another run: {jax.tree_util.keystr(place)} is {what} there, "
+                f"{numbers.dtype}{list(numbers.shape)} here."
+            )
+        # What the user put nowhere must stay free to move to where the rest is.
+        found = jax.device_put(found, numbers.sharding) if numbers.committed else jnp.asarray(found)
+        return jax.random.wrap_key_data(found, impl=jax.random.key_impl(x)) if _is_key(x) else found
+
+    return jax.tree_util.tree_map_with_path(fill, tree)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _numbers(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _fingerprints(tree: Any) -> Iterator[np.ndarray]:
+    """A few numbers per leaf that tell states apart and forgive round-off."""
+    for leaf in jax.tree.leaves(tree):
+        given = np.asarray(_numbers(leaf)).ravel()
+        x = given.astype(complex if given.dtype.kind == "c" else float)
+        # Offset by the sum of sizes, so that a sum that cancels is compared at the scale of what it sums.
+        size = np.abs(x).sum()
+        numbers = np.array([size, np.abs(x @ np.cos(np.arange(x.size))) + size])
+        yield numbers if given.dtype.itemsize >= 8 else numbers.astype(np.float32)
+
+
+# ---- Small things ----
+
+
+def settled(tree: Any) -> Any:
+    """The arrays of a pytree with a definite type, as they come back from a step or from a file."""
+    return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype) if _is_weak(x) else x, tree)
+
+
+def _is_weak(x: Any) -> bool:
+    return isinstance(x, jax.Array) and x.weak_type
+
+
+def _shapes(march: Any, carry: Any) -> Any:
+    """Shapes of an observation, after a check that a step returns what it got."""
+
+    def both(carry: Any) -> tuple:
+        ready = march.ready()
+        return ready.advance(carry, jnp.zeros((), jnp.int32)), ready.see(carry)
+
+    after, value = jax.eval_shape(both, carry)
+    before = jax.eval_shape(lambda c: c, carry)
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise TypeError(
+            "The step must return a state of the structure that it got: "
+            f"got {jax.tree.structure(before)}, returned {jax.tree.structure(after)}."
+        )
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if old.shape != new.shape or old.dtype != new.dtype:
+            raise TypeError(
+                f"The step changes the state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} to "
+                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher "
+                "precision?)."
+            )
+    return value
+
+
+@contextmanager
+def _postponed_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and termination until the chunk is done; a second one does not wait."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    old = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # None: somebody outside of Python handles it.
+            if signal.getsignal(number) is not None:
+                old[number] = signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(plan: Plan, thin: int) -> Iterator[Callable[[int], None]]:
+    """A function of the ticks done: a bar with the remaining time on a terminal, or the user's function."""
+    if callable(plan.progress):
+        yield lambda tick: plan.progress(tick * thin, plan.ticks * thin)
+        return
+    if not plan.progress:
+        yield lambda tick: None
+        return
+    from tqdm import tqdm
+
+    # disable=None: silent where the output is no terminal.
+    with tqdm(total=plan.ticks * thin, unit="step", unit_scale=True, disable=None) as bar:
+        yield lambda tick: None if bar.disable else (bar.update(tick * thin - bar.n), None)[1]

@@ -1,0 +1,373 @@
+"""Draw samples: one door, `sample`, for every kernel."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..core.checks import is_known, warn_of_truncation
+from ..core.host_loop import drive, settled
+from ..core.long_run import as_plan, as_sinks, describe, shapes, whole
+from ..core.status import SolverError, Status
+from .diagnostics import Summary, diagnose
+from .metric import IdentityMetric
+from .parallel import Ensemble, Tally, acceptance_of, finite_chains, report, spread
+from .warmup import AdaptDiagonal, AdaptStep, warm_up
+
+
+class Samples(eqx.Module):
+    """What `sample` returns; arrays are on the host, chains first.
+
+    Attributes:
+        draws: what was observed, (chains, steps / thin, ...); None where there are sinks.
+        statistics: reports of the steps that ended in a draw, (chains, steps / thin): acceptance, divergent,
+            logdensity, as far as the kernel knows them; None where there are sinks.
+        sinks: results of the sinks, by name.
+        acceptance: mean acceptance of each chain over all steps after the warm-up.
+        divergences: number of divergent steps of each chain.
+        nonfinite: number of proposals of each chain that were not finite. They were rejected.
+        gradients: number of gradients of each chain, where the kernel counts them.
+        positions: where the chains stand now.
+        kernel: the kernel with its adapted step and metric.
+        steps: number of steps after the warm-up.
+        stopped: whether the rule `until` ended the run.
+        status: OK, or NONFINITE.
+        failed_step: per chain, the step after which its state was first seen not finite, or -1.
+    """
+
+    draws: Any
+    statistics: Any
+    sinks: dict
+    acceptance: np.ndarray
+    divergences: np.ndarray
+    nonfinite: np.ndarray
+    gradients: np.ndarray
+    positions: Any
+    kernel: Any
+    steps: int
+    stopped: bool
+    status: Status
+    failed_step: np.ndarray
+
+    def check(self) -> "Samples":
+        """Return the samples themselves, or raise `SolverError` if a chain failed.
+
+        Raises:
+            SolverError: with the chains and the step, and what to do.
+        """
+        if self.status.ok:
+            return self
+        gone = np.flatnonzero(self.failed_step >= 0)
+        if gone.size:
+            raise SolverError(
+                f"NONFINITE: {gone.size} of {self.failed_step.size} chains are not finite any more, the first after step "
+                f"{int(self.failed_step[gone].min())}. Take a smaller step."
+            )
+        held = np.flatnonzero(self.nonfinite)
+        raise SolverError(
+            f"NONFINITE: {held.size} of {self.nonfinite.size} chains met values that are not finite "
+            f"({int(self.nonfinite.sum())} times), and the kernel has no Metropolis correction that would make it right. "
+            "Take a smaller step, or Tamed or Mala."
+        )
+
+    def summary(self) -> Summary:
+        """Mean, sd, mcse, ess_bulk, ess_tail and r_hat of every quantity; `print` shows a table and what to distrust.
+
+        Raises:
+            ValueError: for fewer than 4 draws per chain, or if draws were not kept.
+        """
+        return diagnose(self._kept(), self.remarks)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the run has to say for itself, in sentences."""
+        found = []
+        total = self.steps * self.divergences.size
+        if self.divergences.any():
+            found.append(
+                f"{int(self.divergences.sum())} of {total} steps were divergent: a region of high curvature is not "
+                "explored well. Take a smaller step, or other parameters."
+            )
+        if self.nonfinite.any():
+            found.append(f"{int(self.nonfinite.sum())} of {total} proposals were not finite and were rejected.")
+        stuck = int((self.acceptance < 0.01).sum()) if np.isfinite(self.acceptance).all() else 0
+        if stuck:
+            found.append(f"{stuck} of {self.acceptance.size} chains accept less than 1 % of their proposals.")
+        return tuple(found)
+
+    def to_arviz(self) -> Any:
+        """The draws as ArviZ knows them: InferenceData, or from version 1 on a DataTree. Needs `solvers[io]`.
+
+        Raises:
+            ImportError: if ArviZ is not installed.
+            ValueError: if draws were not kept.
+        """
+        import arviz
+
+        draws = self._kept()
+        posterior = {
+            jax.tree_util.keystr(path).strip("[]'.").replace("']['", ".") or "x": np.asarray(x)
+            for path, x in jax.tree_util.tree_leaves_with_path(draws)
+        }
+        names = {"acceptance": "acceptance_rate", "divergent": "diverging", "logdensity": "lp"}
+        stats = {names[key]: np.asarray(x) for key, x in (self.statistics or {}).items() if key in names}
+        if int(arviz.__version__.split(".")[0]) >= 1:
+            return arviz.from_dict({"posterior": posterior, "sample_stats": stats})
+        return arviz.from_dict(posterior=posterior, sample_stats=stats)
+
+    def _kept(self) -> Any:
+        if self.draws is None:
+            raise ValueError("No draws were kept, because there are sinks: their results are in `sinks`.")
+        return self.draws
+
+
+def sample(
+    kernel: Any,
+    key: Any,
+    positions: Any,
+    *,
+    steps: int,
+    warmup: int = 0,
+    thin: int = 1,
+    observe: Callable | None = None,
+    progress: Any = False,
+    checkpoint: str | Path | None = None,
+    sinks: Any = None,
+    until: Callable | None = None,
+    every: int | None = None,
+    chunk: int | None = None,
+    adapt: Any = None,
+) -> Samples:
+    """Run chains of a kernel: `warmup` steps to adapt it, then `steps` steps to draw from.
+
+    Step n of chain c uses the key fold_in(fold_in(key, c), n), the steps of the warm-up counted first. So the first
+    draws of a long run are those of a short one, and a chain sees the same noise however many chains there are. On
+    several devices the chains are shared out equally as far as their number can be divided. Chunks, interruptions and
+    resumes change no bit; see `run`, whose host loop this is, for checkpoints, sinks and rules.
+
+    A warm-up adapts, over all chains together, the step size to the kernel's target acceptance (dual averaging), and a
+    diagonal metric where the kernel has none of its own. Kernels without Metropolis correction keep their step and
+    metric, because both decide their bias, unless `adapt` says otherwise; foreign kernels keep everything. Draws of the
+    warm-up are thrown away.
+
+    Args:
+        kernel: such as `Mala(logdensity, step=0.1)`; any object with `init(position)` or `init(position, key)` and
+            `step(key, state) -> (state, info)`, where `state.position` is the position: kernels of BlackJAX, too.
+        key: from `jax.random.key(seed)`.
+        positions: pytree of floating arrays with a leading axis of chains, one start per chain.
+        steps: steps of each chain after the warm-up, a multiple of `thin`.
+        warmup: steps of each chain that adapt the kernel.
+        thin: keep every so manieth draw.
+        observe: function of one position; its values are kept instead of positions.
+        progress: True for a bar on a terminal, or a function of (steps done, steps).
+        checkpoint: file to write to and to resume from by a second call with the same arguments. Draws go into a folder
+            beside it, the warm-up has a file of its own.
+        sinks: dict of statistics in constant memory, `Moments()`, `Quantiles()`, `BatchMeans()`, `Draws(folder)`;
+            draws are then not kept.
+        until: function of the results of the sinks that returns True to stop.
+        every: steps between checkpoints and calls of `until`; see `run`.
+        chunk: steps per chunk; see `run`.
+        adapt: what the warm-up adapts: `AdaptStep()`, `AdaptDiagonal()`, `AdaptLowRank(rank)`; by default the step, and
+            a diagonal metric if the kernel's metric is the identity.
+
+    Returns:
+        `Samples`; `print(run.summary())` shows the diagnostics.
+
+    Raises:
+        ValueError: for positions, numbers of steps or a density that cannot be right, as far as it can be seen.
+        TypeError: for a key or positions of a wrong kind, inside `jit`, `vmap` or `grad`.
+        CheckpointError: see `run`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, solvers as sv
+        >>> kernel = sv.Mala(lambda x: -0.5 * jnp.sum(x**2), step=0.1)
+        >>> run = sample(kernel, jax.random.key(0), jnp.zeros((4, 2)), steps=2000, warmup=500)
+        >>> run.draws.shape, bool(abs(run.draws.mean()) < 0.1), bool(0.4 < run.acceptance.mean() < 0.7)
+        ((4, 2000, 2), True, True)
+
+    Reference:
+        M. D. Hoffman, A. Gelman, J. Machine Learning Research 15 (2014) 1593, section 3.2; Stan Reference Manual,
+        section "Automatic parameter tuning".
+    """
+    key, positions, chains = _checked(kernel, key, positions)
+    warmup, sinks = whole(warmup, "warmup", least=0), as_sinks(sinks)
+    plan = as_plan(steps, thin, every, chunk, checkpoint, until, sinks, progress)
+    plan = plan._replace(keep=not sinks, whole=False)
+    # Without weak types, which an adapted step would not have: else the second window would be compiled again.
+    kernel, positions = settled((kernel, positions))
+    mesh, positions = spread(positions, chains)
+    ensemble = Ensemble(kernel, key, jnp.arange(chains, dtype=jnp.uint32), mesh, _takes_key(kernel))
+    states = _start(ensemble, positions)
+    _check_start(states, chains)
+    adapt = _what_to_adapt(kernel, adapt)
+    identity = {
+        **{"kernel": describe(kernel), "positions": shapes(positions), "warmup": warmup},
+        **{"thin": plan.thin, "sinks": shapes(sinks), "adapt": repr(adapt)},
+    }
+    if warmup:
+        file = None if plan.checkpoint is None else plan.checkpoint.with_name(plan.checkpoint.name + ".warmup")
+        kernel, states = warm_up(ensemble, states, warmup, adapt, file, identity, lambda done: None)
+        ensemble = eqx.tree_at(lambda e: e.kernel, ensemble, kernel)
+    march = _Chains(ensemble, observe, jnp.asarray(warmup, jnp.uint32), members=chains, report=not sinks)
+    carry = march.enter(states)
+    outcome = drive(march, carry, sinks, plan, identity)
+    return _samples(march, outcome, plan)
+
+
+# ---- What is marched ----
+
+
+class _Chains(eqx.Module):
+    """All chains, what is counted about them, and the last report."""
+
+    ensemble: Ensemble
+    observe: Any
+    offset: Array  # steps of the warm-up: the first step has this number
+    members: int = eqx.field(static=True)
+    report: bool = eqx.field(static=True)
+
+    def ready(self) -> "_Chains":
+        return self
+
+    def enter(self, states: Any) -> dict:
+        """Before the first step; the shapes of a report show by tracing one."""
+        last = jax.eval_shape(lambda s: _told(self.ensemble.step(0, s)[1]), states)
+        blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), last) if self.report else None
+        return {"states": states, "tally": Tally.empty(self.members), "report": blank}
+
+    def advance(self, carry: dict, n: Array) -> dict:
+        states, info = self.ensemble.step(n.astype(jnp.uint32) + self.offset, carry["states"])
+        told = _told(info) if self.report else None
+        return {"states": states, "tally": carry["tally"].add(info), "report": told}
+
+    def see(self, carry: dict) -> Any:
+        positions = carry["states"].position
+        seen = positions if self.observe is None else jax.vmap(self.observe)(positions)
+        return {"draws": seen, "statistics": carry["report"]} if self.report else seen
+
+    def healthy(self, carry: dict) -> Array:
+        return finite_chains(carry["states"].position, self.members)
+
+
+def _told(info: Any) -> dict[str, Array]:
+    """What is kept of a report."""
+    found = {
+        "acceptance": acceptance_of(info),
+        "divergent": report(info, "divergent", "is_divergent"),
+        "logdensity": report(info, "logdensity"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@eqx.filter_jit
+def _start(ensemble: Ensemble, positions: Any) -> Any:
+    return ensemble.start(positions)
+
+
+def _samples(march: _Chains, outcome: Any, plan: Any) -> Samples:
+    kernel, tally = march.ensemble.kernel, jax.device_get(outcome.carry["tally"])
+    observed = outcome.observed or {"draws": None, "statistics": None}
+    gone = (outcome.failed >= 0).any()
+    # A kernel with a Metropolis correction may reject what is not finite; one without was held up where it stood.
+    unadjusted = hasattr(kernel, "target_acceptance") and kernel.target_acceptance is None
+    held = unadjusted and tally.nonfinite.any()
+    return Samples(
+        draws=observed["draws"],
+        statistics=observed["statistics"],
+        sinks=outcome.sinks,
+        acceptance=np.asarray(tally.acceptance),
+        divergences=np.asarray(tally.divergent),
+        nonfinite=np.asarray(tally.nonfinite),
+        gradients=np.asarray(tally.gradients),
+        positions=jax.device_get(outcome.carry["states"].position),
+        kernel=kernel,
+        steps=outcome.ticks * plan.thin,
+        stopped=outcome.stopped,
+        status=Status.NONFINITE if gone or held else Status.OK,
+        failed_step=outcome.failed,
+    )
+
+
+# ---- Checks ----
+
+
+def _checked(kernel: Any, key: Any, positions: Any) -> tuple[Any, Any, int]:
+    for name in ("init", "step"):
+        if not callable(getattr(kernel, name, None)):
+            raise TypeError(
+                f"`kernel` must have the methods init and step, such as Mala; {type(kernel).__name__} has no {name}."
+            )
+    if not all(is_known(x) for x in jax.tree.leaves((key, positions))):
+        raise TypeError("`sample` works from the host, outside of jit, vmap and grad.")
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise TypeError(f"`key` must be one key, from jax.random.key(seed), got {key!r}.")
+    leaves = jax.tree_util.tree_leaves_with_path(positions)
+    if not leaves:
+        raise ValueError("`positions` holds no array.")
+    for path, x in leaves:
+        name = f"positions{jax.tree_util.keystr(path)}"
+        warn_of_truncation(x, name)
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            raise TypeError(
+                f"`{name}` must hold real floating numbers, got dtype {jnp.result_type(x)}; convert it with "
+                ".astype(float)."
+            )
+        bad = ~np.isfinite(np.asarray(x))
+        if bad.any():
+            raise ValueError(f"`{name}` has {int(bad.sum())} of {bad.size} values that are not finite.")
+    sizes = {jnp.shape(x)[:1] for _, x in leaves}
+    if len(sizes) != 1 or () in sizes or (0,) in sizes:
+        raise ValueError(
+            "`positions` needs a leading axis of chains, the same for all arrays and at least 1, got shapes "
+            f"{[jnp.shape(x) for _, x in leaves]}; for one chain use positions[None]."
+        )
+    return key, jax.tree.map(jnp.asarray, positions), next(iter(sizes))[0]
+
+
+def _check_start(states: Any, chains: int) -> None:
+    """ValueError if the kernel knows at the start that a value is not finite."""
+    if not hasattr(states, "position"):
+        raise TypeError(f"The state of a kernel must have a `position`; {type(states).__name__} has none.")
+    ok, names = np.ones(chains, bool), []
+    for path, x in jax.tree_util.tree_leaves_with_path(states):
+        if jnp.issubdtype(x.dtype, jnp.inexact):
+            finite = np.isfinite(np.asarray(x)).reshape(chains, -1).all(axis=1)
+            ok &= finite
+            names += [] if finite.all() else [jax.tree_util.keystr(path).strip(".")]
+    if not ok.all():
+        raise ValueError(
+            f"{int((~ok).sum())} of {chains} chains start where {', '.join(names)} is not finite (chain "
+            f"{int(np.flatnonzero(~ok)[0])} is the first): start where the density is positive and smooth, or look for a "
+            "mistake in it (a logarithm of zero, a value outside of its support)."
+        )
+
+
+def _takes_key(kernel: Any) -> bool:
+    """Whether `init` takes a key beside the position."""
+    try:
+        parameters = inspect.signature(kernel.init).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters) > 1
+
+
+def _what_to_adapt(kernel: Any, adapt: Any) -> Any:
+    """The user's wish, or what is right for the kernel; None for nothing."""
+    known = hasattr(kernel, "step_size") and hasattr(kernel, "target_acceptance")
+    if adapt is not None:
+        if not (hasattr(adapt, "start") and hasattr(adapt, "windows")):
+            raise TypeError(f"`adapt` must be AdaptStep(), AdaptDiagonal(), AdaptLowRank() or None, got {adapt!r}.")
+        if not known or (adapt.windows and not hasattr(kernel, "metric")):
+            raise ValueError(
+                f"{type(kernel).__name__} has nothing that {type(adapt).__name__} could adapt; it would keep what it has."
+            )
+        return adapt
+    if not known or kernel.target_acceptance is None:
+        return None
+    return AdaptDiagonal() if isinstance(getattr(kernel, "metric", None), IdentityMetric) else AdaptStep()
