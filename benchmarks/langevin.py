@@ -24,9 +24,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
+from wave import environment, machine, show, table
 
 import numpy as np
-from wave import environment, machine, show, table
 
 HERE = Path(__file__).resolve().parent
 THREADS = 2
@@ -38,7 +38,13 @@ Case = dict[str, Any]
 def all_cases(quick: bool) -> list[Case]:
     """The cases, small ones with `quick`."""
     scale = 20 if quick else 1
-    base = {"chains": 4, "warmup": 2000 // scale, "steps": 10_000 // scale, "repeats": 1 if quick else 3, "condition": 1.0}
+    base = {
+        "chains": 4,
+        "warmup": 2000 // scale,
+        "steps": 10_000 // scale,
+        "repeats": 1 if quick else 3,
+        "condition": 1.0,
+    }
     sizes = (10, 100) if quick else (10, 100, 1000)
     gaussians = [{**base, "problem": "gaussian", "d": d, "condition": k} for d in sizes for k in (1.0, 1e3)]
     fields = [{**base, "problem": "field", "d": n * n} for n in ((16, 32) if quick else (16, 32, 64, 128))]

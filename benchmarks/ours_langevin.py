@@ -46,7 +46,11 @@ def field(problem: Problem) -> None:
         return -0.5 * jnp.sum(((x[index[:, 0], index[:, 1]] - 0.5) / 0.3) ** 2)
 
     starts = jax.vmap(prior.draw)(jax.random.split(jax.random.key(6), problem.chains))
-    for name, kernel in {"ours pcn": sv.Pcn(misfit, prior, step=0.1), "ours inf-mala": sv.InfinityMala(misfit, prior, step=0.1)}.items():
+    kernels = {
+        "ours pcn": sv.Pcn(misfit, prior, step=0.1),
+        "ours inf-mala": sv.InfinityMala(misfit, prior, step=0.1),
+    }
+    for name, kernel in kernels.items():
         choices: dict[str, Any] = dict(observe=lambda x: x[index[0, 0], index[0, 1]])
         first = sv.sample(kernel, jax.random.key(0), starts, steps=1, warmup=problem.warmup)
         sv.sample(first.kernel, jax.random.key(0), first.positions, steps=problem.steps, **choices)

@@ -104,7 +104,9 @@ def diffrax_sde(problem: Problem, starts: Any) -> None:
 
     def one(start: Any, key: Any) -> Any:
         noise = diffrax.VirtualBrownianTree(0.0, end, tol=h / 2, shape=(problem.d,), key=key)
-        diffusion = diffrax.ControlTerm(lambda t, y, args: jnp.asarray(2**0.5, y.dtype) * jnp.ones_like(y), _Diagonal(noise))
+        diffusion = diffrax.ControlTerm(
+            lambda t, y, args: jnp.asarray(2**0.5, y.dtype) * jnp.ones_like(y), _Diagonal(noise)
+        )
         terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, args: slope(y)), diffusion)
         saved = diffrax.SaveAt(ts=jnp.linspace(h, end, problem.steps))
         found = diffrax.diffeqsolve(

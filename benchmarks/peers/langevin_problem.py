@@ -1,7 +1,7 @@
 """The problems of `langevin.py`, for us and for the peers: densities with exact answers, and how an answer is told.
 
-A case is a JSON object {"problem", "d", "condition", "chains", "warmup", "steps", "repeats"}; the answer is one JSON line
-with seconds, compile time, gradients, draws of the quantities that are judged, and versions.
+A case is a JSON object {"problem", "d", "condition", "chains", "warmup", "steps", "repeats"}; the answer is one JSON
+line with seconds, compile time, gradients, draws of the quantities that are judged, and versions.
 """
 
 import json

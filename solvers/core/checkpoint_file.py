@@ -1,11 +1,11 @@
 """Checkpoint files: arrays and JSON in one file that is either whole or refused.
 
-Layout, all integers little-endian: 8 bytes of magic, format version (4), length of the header (4), length of the payload
-(8), SHA-256 of all that and of header and payload (32), the header (JSON: library version, metadata, name, dtype and
-shape of each array), the payload (the arrays, one after the other). Nothing in a file is ever executed.
+Layout, all integers little-endian: 8 bytes of magic, format version (4), length of the header (4), length of the
+payload (8), SHA-256 of all that and of header and payload (32), the header (JSON: library version, metadata, name,
+dtype and shape of each array), the payload (the arrays, one after the other). Nothing in a file is ever executed.
 
-A file is written beside its place, synced, and renamed into it; the one that stood there is kept as `.previous`. At every
-moment at least one of the two is whole, whenever the process or the machine dies.
+A file is written beside its place, synced, and renamed into it; the one that stood there is kept as `.previous`. At
+every moment at least one of the two is whole, whenever the process or the machine dies.
 """
 
 import contextlib
@@ -89,8 +89,8 @@ def write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> No
         with contextlib.suppress(OSError):
             new.unlink()
         raise CheckpointError(
-            f"The checkpoint {path} could not be written ({problem}). The one written before is untouched: make room or "
-            "choose another place, and call again."
+            f"The checkpoint {path} could not be written ({problem}). The one written before is untouched: make room "
+            "or choose another place, and call again."
         ) from problem
 
 

@@ -289,8 +289,8 @@ class _Journey:
         _check_identity(path, self.identity, meta, self.probe, arrays)
         if meta["tick"] > self.plan.ticks:
             raise CheckpointError(
-                f"The checkpoint {path} is at step {meta['tick'] * self.thin}, beyond the {self.plan.ticks * self.thin} "
-                "that are asked for: ask for at least as many, or name another file."
+                f"The checkpoint {path} is at step {meta['tick'] * self.thin}, beyond the "
+                f"{self.plan.ticks * self.thin} that are asked for: ask for at least as many, or name another file."
             )
         new = _filled(path, self.contents(), arrays)
         self.carry, self.totals, self.failed = new["state"], new["sinks"], new["failed"]
@@ -340,8 +340,8 @@ def _check_identity(path: Path, mine: dict, meta: dict, probe: dict, arrays: dic
         rtol = 1e-5 if values.dtype == np.float32 else 1e-9
         if theirs is None or theirs.shape != values.shape or not np.allclose(theirs, values, rtol, 0, equal_nan=True):
             raise CheckpointError(
-                f"The checkpoint {path} belongs to another run: from the start that was given now, the first step leads "
-                "to a different state. Give the start, parameters, data and key of that run, or name another file."
+                f"The checkpoint {path} belongs to another run: from the start that was given now, the first step "
+                "leads to a different state. Give the start, parameters, data and key of that run, or name another."
             )
 
 

@@ -1,4 +1,7 @@
-"""Long runs: a step again and again from the host, with progress, statistics, stopping rules and resume. One door, `run`."""
+"""Long runs: a step again and again from the host, with progress, statistics, stopping rules and resume.
+
+One door, `run`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -18,8 +18,8 @@ class Draws(eqx.Module):
     """A sink that writes every observation to disk, and hands them back as memory-mapped arrays.
 
     The folder gets one NumPy file per array of the observation, of shape (observations, members, ...), which
-    `np.load(file, mmap_mode="r")` reads at any time, also while the run goes on. A run that is resumed from a checkpoint
-    cuts the files back to what the checkpoint has seen, after a check that this is still there.
+    `np.load(file, mmap_mode="r")` reads at any time, also while the run goes on. A run that is resumed from a
+    checkpoint cuts the files back to what the checkpoint has seen, after a check that this is still there.
 
     Args:
         folder: where to write; made if missing. Files of an earlier run in it are written over.

@@ -3,22 +3,16 @@
 import time
 
 from ..tables import aligned
-from . import fixed_points, waves
-from .record import Evidence, Row
-
-ROWS: tuple[Row, ...] = (*waves.ROWS, *fixed_points.ROWS)
-from . import periodic, semilinear, waves
+from . import fixed_points, periodic, sampling, semilinear, waves
 from .record import Evidence, Row
 
 ROWS: tuple[Row, ...] = (
     *waves.ROWS,
+    *fixed_points.ROWS,
     *periodic.ROWS,
     *semilinear.ROWS,
+    *sampling.ROWS,
 )
-from . import sampling, waves
-from .record import Evidence, Row
-
-ROWS: tuple[Row, ...] = (*waves.ROWS, *sampling.ROWS)
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 
 

@@ -147,7 +147,7 @@ def _pull(field: Field, steps: int, args: tuple, end: Array, cotangent: Array) -
     moving, still = eqx.partition(params, eqx.is_inexact_array)
     step = _step_of(field)
 
-    def back(carry: tuple, _: None) -> tuple:
+    def back(carry: tuple, _: Any) -> tuple:
         state, c, moving_bar, h_bar = carry
         before = step(params, March(state, jnp.zeros((), state.dtype)), -h).state
         middle = (before + state) / 2

@@ -30,8 +30,8 @@ def steady_state(
     in time. Anderson acceleration makes the first steps; Newton-Krylov finishes from the best of them. Both forget the
     way through time: a state that was never stable can be found, which the status UNSTABLE tells. Cost: evaluations
     and Jacobian products of the step, each about one step of the simulation. The derivative solves one linear
-    equation with the transposed Jacobian; it costs no memory per step. From a start that a simulation leaves ever faster,
-    the way is likely to lead back to the unstable state that it comes from: simulate a little first.
+    equation with the transposed Jacobian; it costs no memory per step. From a start that a simulation leaves ever
+    faster, the way is likely to lead back to the unstable state that it comes from: simulate a little first.
 
     The residual of a step of length dt is about dt times the rate of change, so a small dt makes a small residual out
     of a state that still moves. A long step is better in every way, as far as the stepper is accurate enough to be

@@ -65,7 +65,7 @@ class Leap(eqx.Module):
     u: Array
     previous: Array
     memory: list[tuple[Array, Array]]
-    clock: Array | np.ndarray  # an integer, so that no derivative passes through it
+    clock: Any  # an integer, so that no derivative passes through it
 
 
 def to_leap(stepper: Any, state: WaveState) -> Leap:

@@ -66,14 +66,14 @@ class Samples(eqx.Module):
         gone = np.flatnonzero(self.failed_step >= 0)
         if gone.size:
             raise SolverError(
-                f"NONFINITE: {gone.size} of {self.failed_step.size} chains are not finite any more, the first after step "
-                f"{int(self.failed_step[gone].min())}. Take a smaller step."
+                f"NONFINITE: {gone.size} of {self.failed_step.size} chains are not finite any more, the first after "
+                f"step {int(self.failed_step[gone].min())}. Take a smaller step."
             )
         held = np.flatnonzero(self.nonfinite)
         raise SolverError(
             f"NONFINITE: {held.size} of {self.nonfinite.size} chains met values that are not finite "
-            f"({int(self.nonfinite.sum())} times), and the kernel has no Metropolis correction that would make it right. "
-            "Take a smaller step, or Tamed or Mala."
+            f"({int(self.nonfinite.sum())} times), and the kernel has no Metropolis correction that would make it "
+            "right. Take a smaller step, or Tamed or Mala."
         )
 
     def summary(self) -> Summary:
@@ -343,8 +343,8 @@ def _check_start(states: Any, chains: int) -> None:
     if not ok.all():
         raise ValueError(
             f"{int((~ok).sum())} of {chains} chains start where {', '.join(names)} is not finite (chain "
-            f"{int(np.flatnonzero(~ok)[0])} is the first): start where the density is positive and smooth, or look for a "
-            "mistake in it (a logarithm of zero, a value outside of its support)."
+            f"{int(np.flatnonzero(~ok)[0])} is the first): start where the density is positive and smooth, or look for "
+            "a mistake in it (a logarithm of zero, a value outside of its support)."
         )
 
 
@@ -365,7 +365,8 @@ def _what_to_adapt(kernel: Any, adapt: Any) -> Any:
             raise TypeError(f"`adapt` must be AdaptStep(), AdaptDiagonal(), AdaptLowRank() or None, got {adapt!r}.")
         if not known or (adapt.windows and not hasattr(kernel, "metric")):
             raise ValueError(
-                f"{type(kernel).__name__} has nothing that {type(adapt).__name__} could adapt; it would keep what it has."
+                f"{type(kernel).__name__} has nothing that {type(adapt).__name__} could adapt; it would keep what it "
+                "has."
             )
         return adapt
     if not known or kernel.target_acceptance is None:

@@ -1,7 +1,7 @@
 """What draws are worth: rank-normalised split R-hat, bulk and tail effective sample size, Monte Carlo standard error.
 
-All functions take draws of one quantity or of many, shape (chains, draws, ...), and work on the host in double precision.
-The names follow the reference; `r_hat` near 1 and `ess_bulk`, `ess_tail` above 100 per chain are what it asks for.
+All functions take draws of one quantity or of many, shape (chains, draws, ...), and work on the host in double
+precision. The names follow the reference, which asks for `r_hat` near 1 and `ess_bulk`, `ess_tail` above 100 per chain.
 
 Reference:
     A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Bürkner, Bayesian Analysis 16 (2021) 667.
@@ -72,15 +72,15 @@ class Summary(eqx.Module):
         if high:
             worst = max(float(np.nanmax(n.r_hat)) for n in self.numbers.values() if not np.isnan(n.r_hat).all())
             found.append(
-                f"R-hat of {high} of {total} quantities exceeds {R_HAT} (largest {_short(worst)}): the chains disagree. Run "
-                "longer, warm up longer, or look at traces for separate modes."
+                f"R-hat of {high} of {total} quantities exceeds {R_HAT} (largest {_short(worst)}): the chains "
+                "disagree. Run longer, warm up longer, or look at traces for separate modes."
             )
         needed = ESS_PER_CHAIN * self.chains
         low = sum(int((np.minimum(n.ess_bulk, n.ess_tail) < needed).sum()) for n in self.numbers.values())
         if low:
             found.append(
-                f"The effective sample size of {low} of {total} quantities is below {needed}, {ESS_PER_CHAIN} per chain: "
-                "standard errors, tails and R-hat itself are unreliable. Run longer."
+                f"The effective sample size of {low} of {total} quantities is below {needed}, {ESS_PER_CHAIN} per "
+                "chain: standard errors, tails and R-hat itself are unreliable. Run longer."
             )
         return (*found, *self.remarks)
 

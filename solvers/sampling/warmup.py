@@ -61,8 +61,8 @@ class AdaptLowRank(eqx.Module):
 
     The draws of a window, divided by their standard deviations, have a sample covariance. Its eigenvalues within
     (1 -+ sqrt(d / n))^2 of their median, where pure noise would put them (Marchenko and Pastur), say nothing; of the
-    others the `rank` farthest from it are kept. n counts a quarter of the draws, because they are correlated. For targets with strong
-    correlations. Memory: the draws of the longest window.
+    others the `rank` farthest from it are kept. n counts a quarter of the draws, because they are correlated. For
+    targets with strong correlations. Memory: the draws of the longest window.
 
     Args:
         rank: largest number of directions.
@@ -213,8 +213,10 @@ def _window(ensemble: Ensemble, adapt: Any, states: Any, first: Array, length: A
     return states, size, centre, variance, draws
 
 
-def warm_up(ensemble: Ensemble, states: Any, steps: int, adapt: Any, file: Path | None, identity: dict, tell: Any):
-    """The adapted kernel and the states after the warm-up; one checkpoint per window, to which a second call returns."""
+def warm_up(
+    ensemble: Ensemble, states: Any, steps: int, adapt: Any, file: Path | None, identity: dict, tell: Any
+) -> tuple[Any, Any]:
+    """The adapted kernel and the states after the warm-up; one checkpoint per window, where a second call goes on."""
     kernel = ensemble.kernel
     position = jax.tree.map(lambda x: x[0], states.position)
     own = adapt.start(position) if adapt is not None else None

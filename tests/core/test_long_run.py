@@ -220,7 +220,10 @@ def test_a_foreign_file_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: sv.run(lambda s, n: walk(s, n), start(), steps=40, observe=position, checkpoint=path), "equation"),
+        (
+ lambda path: sv.run(lambda s, n: walk(s, n), start(), steps=40, observe=position, checkpoint=path),
+ "equation",
+),
         (lambda path: go(steps=40, thin=2, checkpoint=path), "thin: 1 there, 2 here"),
         (lambda path: go(steps=40, sinks=SINKS, checkpoint=path), "sinks"),
         (lambda path: go(steps=20, checkpoint=path), "beyond the 20"),
@@ -270,7 +273,7 @@ def test_draws_that_are_no_longer_there(tmp_path, harm):
     else:
         content[-3] ^= 1
         file.write_bytes(content if harm == "changed" else content[:-30])
-    with pytest.raises(sv.CheckpointError, match="rows are missing|checksum is wrong|cannot be read"):
+    with pytest.raises(sv.CheckpointError, match=r"rows are missing|checksum is wrong|cannot be read"):
         go(steps=60, checkpoint=path)
 
 

@@ -43,7 +43,8 @@ def test_effective_sample_size_of_an_autoregression(rho):
     n = 20_000
     x = autoregression(rho, 4, n, seed=2)
     exact = 4 * n * (1 - rho) / (1 + rho)
-    # The window of Geyer's sum is a few correlation times T: relative error about sqrt(2 T / (4 n)), below 3 %; four of these.
+    # The window of Geyer's sum is a few correlation times T, so the relative error is about sqrt(2 T / (4 n)), below
+    # 3 %; four of them.
     assert diagnostics.ess_mean(x) == pytest.approx(exact, rel=0.12)
     assert diagnostics.mcse(x) == pytest.approx(1 / np.sqrt(1 - rho**2) / np.sqrt(exact), rel=0.06)
 
@@ -78,5 +79,5 @@ def test_the_table():
 
 @pytest.mark.parametrize("shape", [(4, 3), (4,), (0, 10), (4, 0)])
 def test_too_little_for_diagnostics(shape):
-    with pytest.raises(ValueError, match="at least 4 draws|must have the axes"):
+    with pytest.raises(ValueError, match=r"at least 4 draws|must have the axes"):
         sv.diagnose(np.zeros(shape))
