@@ -469,12 +469,12 @@ def speeds(value, index=(3, 4)):
     [
         ({"speed": -1.0}, "`speed` must be positive"),
         ({"speed": speeds(0.0)}, r"`speed` must be positive.*1 of 224.*first is 0.0 at index \(3, 4\)"),
-        ({"speed": speeds(np.nan)}, r"`speed` has 1 of 224 values that are not finite; the first is nan at index \(3, 4\)"),  # noqa: E501
-        ({"speed": speeds(np.inf)}, r"`speed` has 1 of 224 values that are not finite"),
+        ({"speed": speeds(np.nan)}, r"`speed` must be finite everywhere; 1 of 224 values are not, the first is nan at index \(3, 4\)"),  # noqa: E501
+        ({"speed": speeds(np.inf)}, r"`speed` must be finite everywhere; 1 of 224"),
         ({"speed": np.ones((3, 4))}, r"`speed` must be a number or have the shape \(14, 16\), got shape \(3, 4\)"),
         ({"speed": np.ones(SHAPE, int)}, "`speed` must hold floating numbers, got dtype int64"),
         ({"density": speeds(-2.0)}, r"`density` must be positive.*-2.0 at index \(3, 4\)"),
-        ({"density": speeds(np.nan)}, "`density` has 1 of 224 values that are not finite"),
+        ({"density": speeds(np.nan)}, "`density` must be finite everywhere; 1 of 224"),
         ({"density": np.ones((3, 4))}, "`density` must be a number or have the shape"),
         ({"order": 3}, r"`order` must be one of \(2, 4, 6, 8\), got 3"),
         ({"time_order": 3}, "`time_order` must be 2 or 4, got 3"),
@@ -517,7 +517,7 @@ def test_bad_receivers_are_named(positions, words):
     [
         (np.ones((3, 3)), "`pressure` must be a number or have the shape"),
         (np.ones(SHAPE, int), "`pressure` must hold floating numbers"),
-        (speeds(np.nan), "`pressure` has 1 of 224 values that are not finite"),
+        (speeds(np.nan), "`pressure` must be finite everywhere; 1 of 224"),
     ],
 )
 def test_bad_states_are_named(pressure, words):
@@ -578,7 +578,7 @@ def test_a_bad_run_is_named(changes, words):
         (None, r"sources but no `inputs`"),
         (np.zeros((5, 3)), r"must have shape \(steps,\) or \(steps, sources\) = \(5, 2\), got \(5, 3\)"),
         (np.zeros((4, 2)), "leading axis of length steps=5"),
-        (np.full((5, 2), np.nan), "`inputs` has 10 of 10 values that are not finite"),
+        (np.full((5, 2), np.nan), "`inputs` must be finite everywhere; 10 of 10"),
         (np.zeros((5, 2), int), "`inputs`.*floating"),
     ],
 )

@@ -278,7 +278,7 @@ def test_a_lost_chain_does_not_spoil_the_others():
         (dict(positions=jnp.zeros((2, 3), int)), TypeError, "must hold real floating numbers, got dtype int"),
         (dict(positions=jnp.zeros(())), ValueError, "leading axis of chains"),
         (dict(positions={"a": jnp.zeros((2, 1)), "b": jnp.zeros((3, 1))}), ValueError, "leading axis of chains"),
-        (dict(positions=jnp.full((2, 3), jnp.nan)), ValueError, "6 of 6 values that are not finite"),
+        (dict(positions=jnp.full((2, 3), jnp.nan)), ValueError, "finite everywhere; 6 of 6"),
         (dict(positions={}), ValueError, "no array"),
         (dict(key=jnp.zeros(2, jnp.uint32)), TypeError, "jax.random.key"),
         (dict(key=jax.random.split(KEY, 2)), TypeError, "must be one key"),
