@@ -59,7 +59,7 @@ def mean_is_exact(solution, source):
     np.testing.assert_allclose(jnp.mean(solution.value[0]), B + source.mean(), rtol=1e-10)
 
 
-@pytest.mark.parametrize("n", [32, 64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [32, *(pytest.param(n, marks=pytest.mark.slow) for n in (64, 128))])
 def test_brusselator_by_newton_krylov_takes_few_products_at_every_size(n):
     source = disc(n)
 
@@ -114,6 +114,7 @@ def heat(u, source):
     return u + 0.25 * (padded[:-2] - 2 * u + padded[2:] + h**2 * source)
 
 
+@pytest.mark.slow
 def test_a_black_box_without_preconditioner():
     """50 nodes: 2000 plain steps would gain a digit each 500; the answer is a parabola, exact on the grid."""
     x = np.arange(1, 51) / 51

@@ -13,7 +13,7 @@ from scipy.special import erf
 import solvers as sv
 from solvers.evidence.hankel import hankel_case
 
-from .oracles import FACES, LOSSLESS, SHAPE, SPACING, direction, parameters
+from .oracles import FACES, LOSSLESS, SHAPE, SPACING, direction, few, parameters
 
 EPS = np.finfo(float).eps
 
@@ -219,7 +219,7 @@ def medium(density, seed=0):
 
 @pytest.mark.parametrize("time_order", [2, 4])
 @pytest.mark.parametrize("density", [False, True])
-@pytest.mark.parametrize("faces", LOSSLESS)
+@pytest.mark.parametrize("faces", few("mixed", "periodic", others=LOSSLESS))
 def test_energy_is_conserved_to_round_off(faces, density, time_order):
     """Relative drift over 10^4 steps: errors of a few eps per step that add up like a random walk."""
     speed, rho = medium(density)
@@ -264,7 +264,7 @@ def test_energy_never_grows_in_an_absorbing_box(density):
 @pytest.mark.parametrize("density", [False, True])
 @pytest.mark.parametrize(
     "faces",
-    ["mixed", "absorbing", *(pytest.param(n, marks=pytest.mark.slow) for n in ("free", "rigid", "room", "sea"))],
+    few("mixed", "absorbing", others=("free", "rigid", "room", "sea")),
 )
 def test_stable_up_to_the_limit(faces, density, time_order):
     """With dt = 0.999 max_dt every mode turns by theta, sin(theta / 2) <= 0.999, and grows by 2 / sin(theta) = 23."""
@@ -302,7 +302,7 @@ def test_the_limit_is_sharp_and_blow_up_is_told(boundary, time_order):
 # ---- Reciprocity ----
 
 
-@pytest.mark.parametrize("faces", [*LOSSLESS, "absorbing"])
+@pytest.mark.parametrize("faces", few("mixed", "absorbing", others=LOSSLESS))
 @pytest.mark.parametrize("time_order", [2, 4])
 def test_reciprocity(faces, time_order):
     """Source and receiver change places: exact for the discrete scheme, also beside faces and with layers.
