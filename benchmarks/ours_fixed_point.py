@@ -31,13 +31,14 @@ def fixed_point(method: Any, tolerance: float, **more: Any) -> Build:
     return build
 
 
-def root(method: Any, rtol: float, atol: float, max_steps: int, adjoint: Any = sv.Adjoint()) -> Build:
+def root(method: Any, rtol: float, atol: float, max_steps: int, adjoint: Any = None) -> Build:
     """`sv.root`."""
+    chosen = sv.Adjoint() if adjoint is None else adjoint
 
     def build(function: Callable[..., Any]) -> Solve:
         def solve(start: Any, *args: Any) -> tuple[Any, Any]:
             found = sv.root(
-                function, start, *args, method=method, rtol=rtol, atol=atol, max_steps=max_steps, adjoint=adjoint
+                function, start, *args, method=method, rtol=rtol, atol=atol, max_steps=max_steps, adjoint=chosen
             )
             return found.value, found.code == sv.Status.CONVERGED
 
