@@ -130,6 +130,30 @@ def test_derivative_of_a_black_box():
     np.testing.assert_allclose(slope, x * (1 - x) / 2, atol=1e-9)
 
 
+@pytest.mark.slow
+def test_the_laminar_kolmogorov_flow_is_found_again():
+    """u = a sin(2 y) / (4 nu + drag) from a start that is far from it, and its derivative with the viscosity."""
+    grid = sv.Grid((16, 16), 2 * np.pi / 16)
+    start = sv.PeriodicNavierStokes(grid, 0.5).velocity(
+        sv.PeriodicNavierStokes(grid, 0.5).random_start(jax.random.key(0), peak_wavenumber=2, max_speed=0.3)
+    )
+
+    def step(velocity, viscosity):
+        flow = sv.PeriodicNavierStokes(grid, viscosity, sv.Kolmogorov(2), 0.1)
+        return flow.velocity(flow.step(flow.from_velocity(velocity), None, 0.1))
+
+    def at_rest(viscosity):
+        found = sv.steady_state(step, start, viscosity, rtol=1e-11, atol=0.0)
+        return found.value, found
+
+    velocity, slope, found = jax.jit(lambda nu: jax.jvp(at_rest, (nu,), (1.0,), has_aux=True))(0.5)
+    assert found.check().status is sv.Status.CONVERGED
+    speed, wave = 1 / (4 * 0.5 + 0.1), np.sin(2 * grid.axes()[1])
+    # The slowest mode loses 1 - exp(-0.1 (nu + drag)) = 0.058 per step: so much larger than the residual is the error.
+    np.testing.assert_allclose(velocity, np.stack(np.broadcast_arrays(speed * wave, np.zeros((16, 16)))), atol=1e-9)
+    np.testing.assert_allclose(slope[0], np.broadcast_to(-4 * speed**2 * wave, (16, 16)), atol=1e-8)
+
+
 def test_handover_survives_a_first_method_that_explodes():
     """x + 40 (cos x - x) is expanding by 40 and more; Newton does not mind."""
 
