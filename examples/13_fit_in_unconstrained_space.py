@@ -85,7 +85,6 @@ def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
     centres, shape = np.array([[-2.0, 0.0], [0.5, 1.5], [2.0, -1.0]]), np.array([[0.9, 0.0], [0.5, 0.6]])
     drawn, stays = rng.choice(3, count, p=[0.5, 0.3, 0.2]), np.repeat(rng.choice(3, count), 5)[:count]
     mixed, chain = (jnp.asarray(centres[k] + rng.normal(size=(count, 2)) @ shape.T) for k in (drawn, stays))
-
     # %% Rough starts, and the answers: that of one Gaussian is exact, the others are those of EM
     rough = {"means": 0.5 * centres + 0.3, "factors": np.broadcast_to(np.eye(2), (3, 2, 2))}
     one = {"weights": np.ones(1), **jax.tree.map(lambda x: x[:1], rough)}
@@ -97,7 +96,6 @@ def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
         "mixture": (mixed, even, independent, em(mixed, even, independent, rounds)),
         "hidden Markov model": (chain, still, chained, em(chain, still, chained, rounds)),
     }
-
     # %% The fits; in the picture ellipses of two deviations, ours as lines, the answers dotted
     differences, figure = {}, plt.figure(figsize=(10, 3.1), layout="constrained")
     circle = 2 * np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 60)), np.sin(a)])
