@@ -84,9 +84,9 @@ import solvers as sv
 exec(sys.stdin.read())
 assert jax.device_count() == 8
 kernel, start, noise = problem()
-run = sv.sample(kernel, jax.random.key(3), start, steps=200, checkpoint=sys.argv[1] + "/c.ckpt")
+run = sv.sample(kernel, jax.random.key(3), start, steps=200, every=20, checkpoint=sys.argv[1] + "/c.ckpt")
 noisy = sv.sample(noise, jax.random.key(3), start, steps=20)
-again = sv.sample(kernel, jax.random.key(3), start, steps=300, checkpoint=sys.argv[1] + "/c.ckpt")
+again = sv.sample(kernel, jax.random.key(3), start, steps=300, every=20, checkpoint=sys.argv[1] + "/c.ckpt")
 np.savez(sys.argv[1] + "/draws.npz", draws=run.draws, noise=noisy.draws, again=again.draws)
 """
 PROBLEM = """
@@ -222,6 +222,7 @@ def test_single_precision_stays():
     assert run.draws.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_a_rule_on_the_effective_sample_size():
     sinks = {"b": sv.BatchMeans(16)}
     kernel = sv.Mala(lambda x: -0.5 * jnp.sum(x**2), step=0.5)
