@@ -70,9 +70,7 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
     plain = sv.fixed_point(choose, start, none, method=sv.Picard(), max_steps=200)
     # The equilibrium is unique, so it does not matter that the plain iteration would leave it.
     before = sv.fixed_point(choose, start, none, stability=0).check()
-    print(
-        f"plain iteration: {plain.status.name}; Anderson: {before.status.name}, {int(before.stats.evaluations)} calls"
-    )
+    print(f"plain iteration: {plain.status.name}; Anderson: {before.status.name}, {before.stats.evaluations} calls")
 
     # %% What the town loses: time, less what drivers gain by having a choice
     def loss(toll: jax.Array) -> jax.Array:
@@ -80,7 +78,7 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
         share = split(flow, toll)
         return flow @ time(flow) / DEMAND + NOISE * jnp.sum(share * jnp.log(share))
 
-    # %% Does the gradient predict what the loss does?
+    # Does the gradient predict what the loss does?
     print(f"Taylor rate {sv.check_gradient(loss, none).check().remainders[1].rate:.2f}, expected 2")
 
     # %% Design the tolls: the equilibrium is solved anew in each round, its gradient costs one linear solve
@@ -102,16 +100,13 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
     best = sv.root(lambda flow: choose(flow, pigou(flow)) - flow, start, rtol=1e-12).check()
     optimum = float(loss(pigou(best.value)))
     off = float(jnp.max(jnp.abs(after.value - best.value)))
-    print(
-        f"loss {history[0]:.4f} -> {history[-1]:.4f} minutes per driver, theory {optimum:.4f}; flows off by {off:.1e}"
-    )
+    print(f"loss {history[0]:.4f} -> {history[-1]:.4f} min per driver, theory {optimum:.4f}; flows off by {off:.1e}")
 
     # %% Picture: the streets before and after, and the way there
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
-    for ax, flow, title in zip(
-        axes, (before.value, after.value), ("without tolls", "with designed tolls"), strict=False
-    ):
-        load = np.asarray(flow) / capacity
+    titles = ("without tolls", "with designed tolls")
+    for ax, found_flow, title in zip(axes[:2], (before.value, after.value), titles, strict=True):
+        load = np.asarray(found_flow) / capacity
         for (a, b), x in zip(streets, load, strict=True):
             ax.plot([a[1], b[1]], [-a[0], -b[0]], linewidth=1 + 5 * x, color=plt.cm.viridis_r(min(x / 1.5, 1)))
         ax.set_title(f"{title}: fullest street at {load.max():.0%} of capacity")

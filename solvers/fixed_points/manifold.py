@@ -85,7 +85,7 @@ class Metric(eqx.Module):
         >>> up, right = jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])
         >>> half_plane.exp(up, right, steps=200).check().value         # (tanh 1, 1 / cosh 1)
         Array([0.76, 0.65], dtype=float64)
-        >>> half_plane.log(up, jnp.array([0.0, jnp.e])).check().value  # distance log(e / 1)
+        >>> half_plane.log(up, jnp.array([0.0, jnp.e])).check().value.round(3)  # distance log(e / 1)
         Array([0., 1.], dtype=float64)
 
     Reference:

@@ -192,7 +192,7 @@ class LeapFrog(eqx.Module):
         inner[slab.axis] = slice(start, start + slab.size + 2 * slab.halo)
         return wide[tuple(inner)]
 
-    def add_term(self, buffer: Array, scale: Array | None, term: Array, slab: Slab, clock: Array) -> Array:
+    def add_term(self, buffer: Array, scale: Array | None, term: Array, slab: Slab, clock: Any) -> Array:
         """Add what a layer gives, times `scale`, on its nodes; in place."""
         target = first_node(slab, self.where.extended[slab.axis])
         if scale is not None:
@@ -301,7 +301,7 @@ def _lift(signals: Array, ndim: int) -> Array:
     return signals.reshape(-1, *[1] * ndim)
 
 
-def apart(clock: Array, function: Any, otherwise: Any, *operands: Any) -> Any:
+def apart(clock: Any, function: Any, otherwise: Any, *operands: Any) -> Any:
     """function(*operands), compiled apart from what reads it.
 
     The compiler fuses a stencil with what it reads: the values between are not stored but computed anew for each of

@@ -55,14 +55,14 @@ def problem(grid, stepper, adjoint=STORE):
 @pytest.mark.slow
 @pytest.mark.parametrize(("grid", "stepper"), [(PLANE, "etdrk2"), (PLANE, "etdrk4"), (SPACE, "rk3")])
 def test_reverse_mode_is_the_transpose_of_forward_mode(grid, stepper):
-    final, point = problem(grid, stepper)
+    final, point = problem(grid, stepper, sv.Checkpoint(2))
     report = sv.check_adjoint(final, point).check()
     assert report.error < 1e-12
 
 
 def test_the_gradient_predicts_how_the_flow_changes():
     """Taylor test over all parameters at once; the dot product for the default stepper rides along."""
-    final, point = problem(PLANE, "rk3", sv.Checkpoint(2))
+    final, point = problem(PLANE, "rk3")
 
     def loss(p):
         return sum(jnp.sum(jnp.abs(x) ** 2) for x in jax.tree.leaves(final(p)))

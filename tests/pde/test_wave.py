@@ -194,6 +194,7 @@ def test_source_in_three_dimensions():
         assert trace_error(trace, exact) < bound
 
 
+@pytest.mark.slow
 def test_a_wave_in_three_dimensions_along_each_axis_is_the_same():
     """A cube in which the roles of the axes are exchanged gives the exchanged run."""
     p = np.random.default_rng(0).standard_normal((13, 14, 15))

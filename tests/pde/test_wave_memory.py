@@ -33,7 +33,7 @@ def test_a_gradient_of_1024_steps_at_256_squared(levels, fields):
 
 
 @pytest.mark.parametrize("wrt", [1, 2], ids=["source", "initial state"])
-@pytest.mark.parametrize("adjoint", [sv.StoreAll(), sv.Checkpoint(2)])
+@pytest.mark.parametrize("adjoint", [sv.StoreAll(), pytest.param(sv.Checkpoint(2), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("boundary", [sv.Rigid(), sv.Absorbing(6)], ids=["walls", "layers"])
 def test_gradients_of_what_enters_linearly_keep_nothing_per_step(wrt, adjoint, boundary):
     """Signals and traces grow by a few numbers per step; no field may."""

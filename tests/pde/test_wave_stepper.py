@@ -9,7 +9,7 @@ import pytest
 
 import solvers as sv
 
-from .oracles import FACES, SIZES, Problem, direction, parameters
+from .oracles import FACES, SIZES, Problem, direction, few, parameters
 
 EPS = np.finfo(float).eps
 
@@ -102,8 +102,6 @@ def assert_same(a, b, bound):
     [
         (2, 97, 1),
         (3, 131, 3),
-        (4, 100, 7),
-        (3, 131, 100),
         *(
             pytest.param(levels, *run, marks=pytest.mark.slow)
             for levels in (2, 3, 4)
@@ -118,7 +116,8 @@ def test_checkpoints_give_the_gradient_of_store_all(steps, every, levels):
     assert_same(given, reference, 1e-12)
 
 
-@pytest.mark.parametrize("levels", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [2, 4])
 def test_checkpoints_give_the_gradient_of_store_all_in_float32(levels):
     problem, p = Problem(FACES["sea"], steps=97), parameters(steps=97, dtype=jnp.float32)
     reference = gradients(problem, p)
@@ -128,7 +127,7 @@ def test_checkpoints_give_the_gradient_of_store_all_in_float32(levels):
 
 
 @pytest.mark.parametrize("observe", ["all", "sums"])
-@pytest.mark.parametrize("every", [1, 3, pytest.param(70, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", few(3, others=(1, 70)))
 def test_every_observer_is_differentiated(observe, every):
     """Functions that close over traced values, accumulators and receivers, with and without checkpoints."""
     problem = Problem(FACES["mixed"], steps=75, every=every, observe=observe)

@@ -40,6 +40,7 @@ def test_eight_schools():
     assert_means(run, {"mu": (4.4105, 0.033), "tau": (3.6021, 0.032), "theta": (theta, 0.056)})
 
 
+@pytest.mark.slow
 def test_a_mixture():
     """Two normal laws in 1000 data; means in order."""
     y = jnp.asarray(np.loadtxt(pathlib.Path(__file__).parent / "low_dim_gauss_mix.txt").ravel() / 100)
