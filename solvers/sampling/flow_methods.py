@@ -12,7 +12,6 @@ from ..core.checks import as_field, is_known
 from ..core.long_run import whole
 from ..core.ode import simulate_ode
 from ..core.status import Status
-from .flow import Flow
 from .noise import ratio_levels
 
 
@@ -52,7 +51,7 @@ class Heun(eqx.Module):
         """What is kept from step to step: nothing."""
         return None
 
-    def advance(self, flow: Flow, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
+    def advance(self, flow: Any, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
         """One step."""
         now, then = level["now"], level["then"]
         slope = (y - flow.denoise(y, now)) / now
@@ -99,7 +98,7 @@ class Ddim(eqx.Module):
         """What is kept from step to step: nothing."""
         return None
 
-    def advance(self, flow: Flow, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
+    def advance(self, flow: Any, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
         """One step."""
         now, then = level["now"], level["then"]
         mean = flow.denoise(y, now)
@@ -149,7 +148,7 @@ class DpmSolver(eqx.Module):
         """What is kept from step to step: the last denoised mean."""
         return jnp.zeros_like(y)
 
-    def advance(self, flow: Flow, key: Array, y: Array, memory: Array, level: dict) -> tuple[Array, Any]:
+    def advance(self, flow: Any, key: Array, y: Array, memory: Array, level: dict) -> tuple[Array, Any]:
         """One step."""
         mean = flow.denoise(y, level["now"])
         ahead = mean + level["weight"] * (mean - memory)
@@ -190,7 +189,7 @@ class ProbabilityFlow(eqx.Module):
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value!r}.")
 
-    def solve(self, flow: Flow, y: Array) -> tuple[Array, Array]:
+    def solve(self, flow: Any, y: Array) -> tuple[Array, Array]:
         """The end of the flow from y, and whether it was reached."""
         high, low = flow.noise.ratio_max().astype(y.dtype), flow.noise.ratio(flow.noise.sigma_min).astype(y.dtype)
         run = simulate_ode(

@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 from ..core.checks import as_field, check_positive, is_known
 from ..core.long_run import whole
-from .flow import Flow
 from .flow_methods import check_levels, pairs, white
 from .noise import ratio_levels
 
@@ -69,7 +68,7 @@ class AnnealedLangevin(eqx.Module):
         """What is kept from step to step: nothing."""
         return None
 
-    def advance(self, flow: Flow, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
+    def advance(self, flow: Any, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
         """One step."""
         return langevin(flow, white(key, y), y, level["then"], self.step), None
 
@@ -122,7 +121,7 @@ class ReverseSde(eqx.Module):
         """What is kept from step to step: nothing."""
         return None
 
-    def advance(self, flow: Flow, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
+    def advance(self, flow: Any, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
         """One step."""
         scheme = euler_maruyama if self.order == 1 else exponential_heun
         return scheme(flow, white(key, y), y, level["now"], level["then"]), None
@@ -173,7 +172,7 @@ class PredictorCorrector(eqx.Module):
         """What is kept from step to step: nothing."""
         return None
 
-    def advance(self, flow: Flow, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
+    def advance(self, flow: Any, key: Array, y: Array, memory: Any, level: dict) -> tuple[Array, Any]:
         """One predictor step and its corrections."""
         keys = jax.random.split(key, self.corrections + 1)
         y = euler_maruyama(flow, white(keys[0], y), y, level["now"], level["then"])
@@ -185,20 +184,20 @@ class PredictorCorrector(eqx.Module):
         return jax.lax.scan(correct, y, keys[1:])[0], None
 
 
-def langevin(flow: Flow, xi: Array, y: Array, k: Array, factor: Array) -> Array:
+def langevin(flow: Any, xi: Array, y: Array, k: Array, factor: Array) -> Array:
     """y + h grad log p(y; k) + sqrt(2 h) xi with h = factor k^2."""
     h = factor.astype(y.dtype) * k**2
     return y + h * flow.pull(y, k) + jnp.sqrt(2 * h) * xi
 
 
-def euler_maruyama(flow: Flow, xi: Array, y: Array, now: Array, then: Array) -> Array:
+def euler_maruyama(flow: Any, xi: Array, y: Array, now: Array, then: Array) -> Array:
     """A step of the reverse diffusion with the variance as time."""
     # As a product: the difference of two squares would cancel for small steps.
     step = (now - then) * (now + then)
     return y + step * flow.pull(y, now) + jnp.sqrt(step) * xi
 
 
-def exponential_heun(flow: Flow, xi: Array, y: Array, now: Array, then: Array) -> Array:
+def exponential_heun(flow: Any, xi: Array, y: Array, now: Array, then: Array) -> Array:
     """A step of the reverse diffusion of weak order two."""
     share = (now - then) * (now + then) / now**2
     first = flow.denoise(y, now)
