@@ -55,7 +55,7 @@ def mmd_squared(x: Any, y: Any, width: float | int | None = None) -> float:
     def kernel(squares: np.ndarray) -> np.ndarray:
         return np.exp(squares / (-2 * width**2))
 
-    return _within(x, kernel) + _within(y, kernel) - 2 * _between(x, y, kernel)
+    return float(_within(x, kernel) + _within(y, kernel) - 2 * _between(x, y, kernel))
 
 
 def energy_distance(x: Any, y: Any) -> float:
@@ -78,7 +78,7 @@ def energy_distance(x: Any, y: Any) -> float:
         G. J. Székely, M. L. Rizzo, J. Stat. Plan. Inference 143 (2013) 1249, section 2.
     """
     x, y = _pair(x, y)
-    return 2 * _between(x, y, np.sqrt) - _within(x, np.sqrt) - _within(y, np.sqrt)
+    return float(2 * _between(x, y, np.sqrt) - _within(x, np.sqrt) - _within(y, np.sqrt))
 
 
 def sliced_wasserstein(x: Any, y: Any, key: Array, projections: int = 200) -> float:
@@ -107,7 +107,7 @@ def sliced_wasserstein(x: Any, y: Any, key: Array, projections: int = 200) -> fl
     """
     x, y = _pair(x, y)
     lines = np.asarray(jax.random.normal(key, (x.shape[1], whole(projections, "projections"))), float)
-    lines /= np.linalg.norm(lines, axis=0)
+    lines = lines / np.linalg.norm(lines, axis=0)
     # Both quantile functions are constant between the breaks of either.
     breaks = np.unique(np.concatenate([np.arange(len(z) + 1) / len(z) for z in (x, y)]))
     middle, length = (breaks[1:] + breaks[:-1]) / 2, np.diff(breaks)
@@ -160,7 +160,7 @@ def kernel_stein(score: Callable, x: Any, width: float | int = 1.0) -> float:
 
 
 def nearest_neighbour_test(x: Any, y: Any) -> float:
-    """Share of samples whose nearest neighbour among all others is of their own set: 1/2 for equal laws, 1 if far apart.
+    """Share of samples whose nearest neighbour is of their own set: 1/2 for equal laws, 1 for sets far apart.
 
     A classifier two-sample test without training. Below 1/2 where the samples repeat the other set's. The sets should
     be equally large; of the larger one the first ones are taken.
