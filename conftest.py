@@ -16,6 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # Tolerances are derived for float64; a test of float32 says so in its arrays.
@@ -27,3 +28,11 @@ install_import_hook("solvers", "beartype.beartype")
 # A first example compiles, so no deadline; the same examples in every run.
 hypothesis.settings.register_profile("solvers", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("solvers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs(request):
+    """Programs compiled for one file of tests serve no other, and together they fill the memory."""
+    yield
+    if "tests" in request.path.parts:
+        jax.clear_caches()

@@ -42,7 +42,7 @@ def all_cases(quick: bool) -> list[Case]:
         return [
             {"bench": "B1", "size": 32},
             {"bench": "B2", "size": 200, "parameter": 0.99},
-            {"bench": "B3", "size": 128, "parameter": 32},
+            {"bench": "B3", "size": 64, "parameter": 16},
             {"bench": "B5"},
         ]
     return [

@@ -31,12 +31,15 @@ def fixed_point(method: Any, tolerance: float, **more: Any) -> Build:
     return build
 
 
-def root(method: Any, rtol: float, atol: float, max_steps: int) -> Build:
+def root(method: Any, rtol: float, atol: float, max_steps: int, adjoint: Any = None) -> Build:
     """`sv.root`."""
+    chosen = sv.Adjoint() if adjoint is None else adjoint
 
     def build(function: Callable[..., Any]) -> Solve:
         def solve(start: Any, *args: Any) -> tuple[Any, Any]:
-            found = sv.root(function, start, *args, method=method, rtol=rtol, atol=atol, max_steps=max_steps)
+            found = sv.root(
+                function, start, *args, method=method, rtol=rtol, atol=atol, max_steps=max_steps, adjoint=chosen
+            )
             return found.value, found.code == sv.Status.CONVERGED
 
         return solve
@@ -53,9 +56,10 @@ def methods(case: Case) -> dict[str, Build]:
         def inverse(v: Any, x: Any, p: Any, disc: Any) -> Any:
             return block_inverse(jnp, v, jnp.mean(x[0]), jnp.mean(x[1]), p[0], p[2], eigenvalues)
 
+        many = sv.Gmres(restart=100, max_steps=4000)
         return {
             "NewtonKrylov, FFT": root(sv.NewtonKrylov(preconditioner=inverse), tolerance, 0.0, 50),
-            "NewtonKrylov": root(sv.NewtonKrylov(sv.Gmres(restart=100, max_steps=4000)), tolerance, 0.0, 50),
+            "NewtonKrylov": root(sv.NewtonKrylov(many), tolerance, 0.0, 50, sv.Adjoint(linear=many)),
         }
     if case.bench == "B5":
         choices = (sv.Newton(), sv.NewtonKrylov(), sv.Anderson(), sv.Broyden(), sv.PseudoTransient())

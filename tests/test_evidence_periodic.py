@@ -14,6 +14,10 @@ def test_a_row_that_takes_minutes_runs_only_by_its_full_name():
     assert [row.name for row in rows.named("periodic-re1600")] == long
 
 
+def test_each_row_has_a_name_of_its_own():
+    assert len(set(rows.names())) == len(rows.names())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.long], ids=lambda row: row.name)
 def test_periodic_flows_keep_their_bounds(row):

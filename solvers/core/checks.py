@@ -42,26 +42,24 @@ def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype:
 
 def check_finite(array: np.ndarray, name: str) -> None:
     """ValueError that names the array, how many values are not finite, and the first."""
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        where = tuple(int(i) for i in bad[0])
-        raise ValueError(
-            f"`{name}` has {len(bad)} of {array.size} values that are not finite; the first is {array[where]} "
-            f"at index {where}."
-        )
+    _refuse(array, ~np.isfinite(array), f"`{name}` must be finite")
 
 
 def check_positive(value: Any, name: str) -> None:
     """ValueError unless all values, where known, are positive."""
     if is_known(value):
         array = np.asarray(value)
-        bad = np.argwhere(~(array > 0))
-        if len(bad):
-            where = tuple(int(i) for i in bad[0])
-            raise ValueError(
-                f"`{name}` must be positive everywhere; {len(bad)} of {array.size} values are not, the first is "
-                f"{array[where]} at index {where}."
-            )
+        _refuse(array, ~(array > 0), f"`{name}` must be positive")
+
+
+def _refuse(array: np.ndarray, bad: Any, demand: str) -> None:
+    found = np.argwhere(bad)
+    if len(found):
+        where = tuple(int(i) for i in found[0])
+        raise ValueError(
+            f"{demand} everywhere; {len(found)} of {array.size} values are not, the first is {array[where]} at index "
+            f"{where}."
+        )
 
 
 def warn_of_truncation(value: Any, name: str) -> None:

@@ -158,7 +158,9 @@ class _Journey:
             self.records["observed"] = OnDisk(folder, self.value)
         elif plan.keep:
             self.records["observed"] = InMemory(self.value, plan.ticks)
-        self.room = self.largest_chunk()
+        self.largest = self.largest_chunk()
+        # Rounded up to a power of two, so that a run of another length finds its program compiled.
+        self.room = 1 << (self.largest - 1).bit_length()
         self.pace, self.clock, self.probe = 0.0, time.monotonic(), {}
 
     def largest_chunk(self) -> int:
@@ -232,7 +234,7 @@ class _Journey:
             wanted = max(int(SECONDS / self.pace), 1)
         else:
             wanted = 16
-        return min(self.plan.ticks - self.tick, border, wanted, self.room)
+        return min(self.plan.ticks - self.tick, border, wanted, self.largest)
 
     def has_borders(self) -> bool:
         """Whether something happens every `every` ticks."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..tables import aligned
+from .equilibria import equilibria_and_their_derivatives
 from .flow import flow_in_a_periodic_box
 from .gradient import gradient_and_its_proof
 from .page import HEADER, Chapter, write_page
@@ -20,6 +21,7 @@ PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (
     gradient_and_its_proof,
     recovery,
     flow_in_a_periodic_box,
+    equilibria_and_their_derivatives,
     samples_and_their_worth,
 )
 
@@ -40,8 +42,8 @@ def run(out: Path, *, quick: bool = False, version: str = "") -> Path:
     page = write_page(
         out,
         "What solvers computed",
-        "Waves are simulated, differentiated through, and used to find the model that they travelled through. "
-        "Every number stands beside its true value.",
+        "Waves and flows are simulated, equilibria found, densities sampled; what they depend on is reached by "
+        "derivatives. Numbers with a known true value stand beside it.",
         chapters,
         f"solvers {version}, JAX {jax.__version__} on {device.device_kind} ({device.platform}); "
         f"{seconds:.0f} s including compilation.",

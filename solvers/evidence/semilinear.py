@@ -117,7 +117,7 @@ ROWS = (
     Row("periodic-linear", "advection-diffusion, one step; largest error", "exact solution", advection_diffusion),
     Row("periodic-burgers", "Burgers, peak; largest error", "Cole-Hopf", burgers),
     Row("periodic-soliton", "speed of a KdV soliton", "Korteweg, de Vries 1895", soliton_speed),
-    Row("periodic-order", "order of ETDRK4", "Cox, Matthews 2002", order_in_time),
+    Row("periodic-etdrk4", "order in time of ETDRK4", "Cox, Matthews 2002", order_in_time),
     Row("periodic-front", "speed of a Fisher front", "Ablowitz, Zeppetella 1979", front_speed),
     Row("periodic-chaos", "Lyapunov exponent, KS, L = 22", "Cvitanovic et al. 2010", lyapunov_exponent),
 )

@@ -13,7 +13,7 @@ from ..core.status import Status
 
 RUNNING = -1
 
-# A residual this many times the first one (or the tolerance) has diverged.
+# A residual this many times the first one has diverged.
 BLOW_UP = 1e10
 
 
@@ -146,7 +146,8 @@ def _judge(state: Iterate, failure: Array, rules: Rules) -> Iterate:
     converged = state.residual <= tolerance
     better = (state.residual < state.best_residual) | converged
     since = jnp.where(better | (state.iterations == 0), 0, state.since_best + 1)
-    blown = state.residual > BLOW_UP * jnp.maximum(state.first, tolerance)
+    # A tolerance relative to x grows with it and would hide that.
+    blown = state.residual > BLOW_UP * state.first
     finite = jnp.isfinite(state.residual) & jnp.all(jnp.isfinite(state.x))
 
     code = jnp.where(state.iterations >= rules.max_steps, int(Status.MAX_STEPS), RUNNING)

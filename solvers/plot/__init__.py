@@ -21,5 +21,17 @@ from .fields import animate, models, snapshot
 from .flow import animate_box, box, space_time, spectrum
 from .records import gather, misfit
 
-__all__ = ["animate", "animate_box", "box", "gather", "misfit", "models", "snapshot", "space_time", "spectrum"]
-__all__ = ["animate", "autocorrelation", "gather", "marginals", "misfit", "models", "snapshot", "traces"]
+__all__ = [
+    "animate",
+    "animate_box",
+    "autocorrelation",
+    "box",
+    "gather",
+    "marginals",
+    "misfit",
+    "models",
+    "snapshot",
+    "space_time",
+    "spectrum",
+    "traces",
+]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import is_known, warn_of_truncation
+from ..core.checks import check_finite, is_known, warn_of_truncation
 from ..core.host_loop import drive, settled
 from ..core.long_run import as_plan, as_sinks, describe, shapes, whole
 from ..core.status import SolverError, Status
@@ -318,9 +318,7 @@ def _checked(kernel: Any, key: Any, positions: Any) -> tuple[Any, Any, int]:
                 f"`{name}` must hold real floating numbers, got dtype {jnp.result_type(x)}; convert it with "
                 ".astype(float)."
             )
-        bad = ~np.isfinite(np.asarray(x))
-        if bad.any():
-            raise ValueError(f"`{name}` has {int(bad.sum())} of {bad.size} values that are not finite.")
+        check_finite(np.asarray(x), name)
     sizes = {jnp.shape(x)[:1] for _, x in leaves}
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
         raise ValueError(

@@ -35,7 +35,7 @@ def test_values_that_are_not_finite_are_counted_and_located():
     array = np.ones((3, 4))
     array[1, 2], array[2, 3] = np.nan, -np.inf
     with pytest.raises(
-        ValueError, match=r"`x` has 2 of 12 values that are not finite; the first is nan at index \(1, 2\)"
+        ValueError, match=r"`x` must be finite everywhere; 2 of 12 values are not, the first is nan at index \(1, 2\)"
     ):
         check_finite(array, "x")
     check_finite(np.ones(3), "x")

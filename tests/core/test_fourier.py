@@ -176,7 +176,7 @@ def test_sizes_for_fast_transforms():
         (lambda: Modes(box((8,))).to_modes(noise((8,)) + 0j), "real floating"),
         (lambda: Modes(box((8,))).to_field(noise((3,))), "Coefficients must be complex"),
         (lambda: Modes(box((8,))).convert(noise((3,)) + 0j, Modes(sv.Grid(8, 1.0))), "one box"),
-        (lambda: resample(np.full(8, np.nan), box((8,)), (4,)), "not finite"),
+        (lambda: resample(np.full(8, np.nan), box((8,)), (4,)), "must be finite"),
     ],
 )
 def test_bad_input(make, says):

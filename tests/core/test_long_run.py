@@ -63,7 +63,7 @@ def test_it_is_the_step_again_and_again(whole):
     assert run.times.tolist() == list(range(1, 101)) and run.status is sv.Status.OK and run.check() is run
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_chunks_change_nothing(whole, chunk):
     same(go(chunk=chunk), whole[0])
     same(go(chunk=chunk, sinks=SINKS), whole[1])
@@ -140,9 +140,9 @@ def test_the_second_call_traces_nothing():
         traces.append(1)
         return state + 1.0
 
-    for value in (0.0, 5.0):
+    for value, steps in ((0.0, 12), (5.0, 14)):
         before = len(traces)
-        sv.run(step, jnp.full(2, value), steps=12, sinks=SINKS)
+        sv.run(step, jnp.full(2, value), steps=steps, sinks=SINKS)
         # One look at the shapes is taken by every call.
         after = len(traces) - before
     assert after == 1

@@ -207,6 +207,7 @@ def test_checkpoints_give_the_gradient_of_store_all(steps, every, levels):
     close(given, reference, 1e-12)
 
 
+@pytest.mark.slow
 def test_checkpoints_give_the_gradient_of_store_all_in_float32():
     task, p = Task(97, accumulate=True), point(97, jnp.float32)
     reference = jax.value_and_grad(task.misfit)(p)

@@ -131,7 +131,7 @@ def test_modes_that_the_equation_drops_do_not_stay_behind():
         (lambda: sv.simulate_ode(object(), jnp.zeros(2), 1.0), TypeError, "needs a method tendency"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), -1.0), ValueError, "must lie after"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), np.inf), ValueError, "one finite number"),
-        (lambda: sv.simulate_ode(Logistic(), jnp.array([np.nan]), 1.0), ValueError, "not finite"),
+        (lambda: sv.simulate_ode(Logistic(), jnp.array([np.nan]), 1.0), ValueError, "must be finite"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2, int), 1.0), ValueError, "floating arrays"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, times=[0.5, 0.2]), ValueError, "must increase"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, times=[2.0]), ValueError, "within"),

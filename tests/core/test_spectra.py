@@ -61,6 +61,7 @@ def test_membrane_with_its_repeated_eigenvalues():
     assert found.status is Status.CONVERGED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [pytest.param("smallest", marks=pytest.mark.slow), "magnitude"])
 def test_the_wanted_end_of_the_spectrum(which):
     values = np.concatenate([np.linspace(-3.0, 2.0, 90), [2.5, -3.5, -4.0]])
@@ -124,6 +125,7 @@ def first_and_second_order():
     return coupling[:, -1, -1], 2 * others @ np.diag(1 / (values[-1] - values[:-1])) @ others.T
 
 
+@pytest.mark.slow
 def test_hellmann_feynman_and_second_order_perturbation():
     def value(t):
         return eigsh(times, jnp.zeros(60), moved(t), k=2, rtol=1e-12).values[0]
@@ -172,6 +174,7 @@ def repeated(t):
     return matrix + t * jnp.asarray(symmetric(12, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [jax.jacfwd, pytest.param(jax.jacrev, marks=pytest.mark.slow)])
 def test_what_does_not_depend_on_the_basis_is_exact_where_eigenvalues_repeat(mode):
     probe, change = symmetric(12, 6), symmetric(12, 5)

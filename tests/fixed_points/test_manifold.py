@@ -111,6 +111,7 @@ def test_jacobi_fields(reverse):
     assert abs(stretched - np.sin(angle) / angle) < bound
 
 
+@pytest.mark.slow
 def test_forward_mode_and_parameters():
     def loss(radius, time):
         return jnp.sum(jnp.sin(Metric(Sphere(radius)).geodesic(X, V, time, steps=10).value))
@@ -151,6 +152,7 @@ def test_the_reverse_sweep_needs_no_memory_per_step():
 # ---- Logarithm ----
 
 
+@pytest.mark.slow
 def test_logarithm_undoes_the_exponential_map():
     found = SPHERE.log(X, SPHERE.exp(X, V, steps=STEPS).value, steps=STEPS).check()
     np.testing.assert_allclose(found.value, V, rtol=1e-9)
@@ -176,6 +178,7 @@ def test_distance_in_the_half_plane():
 # ---- Precision, batches, failures ----
 
 
+@pytest.mark.slow
 def test_single_precision_and_batches():
     many = jax.vmap(lambda v: SPHERE.exp(X, v, steps=10))(jnp.stack([V, 0.5 * V])).check()
     np.testing.assert_allclose(many.value[1], SPHERE.exp(X, 0.5 * V, steps=10).value, rtol=1e-14)

@@ -157,6 +157,7 @@ def test_an_unstable_orbit_is_found_and_flagged():
         orbit.check()
 
 
+@pytest.mark.slow
 def test_an_equilibrium_is_no_orbit():
     def run(mu):
         return sv.periodic_orbit(hopf, jnp.array([1e-3, 0.0]), 3.0, mu, OMEGA, BETA, phase=lambda x, *_: x[0])

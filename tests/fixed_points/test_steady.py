@@ -59,7 +59,7 @@ def mean_is_exact(solution, source):
     np.testing.assert_allclose(jnp.mean(solution.value[0]), B + source.mean(), rtol=1e-10)
 
 
-@pytest.mark.parametrize("n", [32, 64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [32, *(pytest.param(n, marks=pytest.mark.slow) for n in (64, 128))])
 def test_brusselator_by_newton_krylov_takes_few_products_at_every_size(n):
     source = disc(n)
 
@@ -114,6 +114,7 @@ def heat(u, source):
     return u + 0.25 * (padded[:-2] - 2 * u + padded[2:] + h**2 * source)
 
 
+@pytest.mark.slow
 def test_a_black_box_without_preconditioner():
     """50 nodes: 2000 plain steps would gain a digit each 500; the answer is a parabola, exact on the grid."""
     x = np.arange(1, 51) / 51
@@ -127,6 +128,30 @@ def test_derivative_of_a_black_box():
     x = np.arange(1, 51) / 51
     slope = jax.jacfwd(lambda s: sv.steady_state(heat, jnp.zeros(50), s, rtol=1e-12, atol=0.0).value)(2.0)
     np.testing.assert_allclose(slope, x * (1 - x) / 2, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_laminar_kolmogorov_flow_is_found_again():
+    """u = a sin(2 y) / (4 nu + drag) from a start that is far from it, and its derivative with the viscosity."""
+    grid = sv.Grid((16, 16), 2 * np.pi / 16)
+    start = sv.PeriodicNavierStokes(grid, 0.5).velocity(
+        sv.PeriodicNavierStokes(grid, 0.5).random_start(jax.random.key(0), peak_wavenumber=2, max_speed=0.3)
+    )
+
+    def step(velocity, viscosity):
+        flow = sv.PeriodicNavierStokes(grid, viscosity, sv.Kolmogorov(2), 0.1)
+        return flow.velocity(flow.step(flow.from_velocity(velocity), None, 0.1))
+
+    def at_rest(viscosity):
+        found = sv.steady_state(step, start, viscosity, rtol=1e-11, atol=0.0)
+        return found.value, found
+
+    velocity, slope, found = jax.jit(lambda nu: jax.jvp(at_rest, (nu,), (1.0,), has_aux=True))(0.5)
+    assert found.check().status is sv.Status.CONVERGED
+    speed, wave = 1 / (4 * 0.5 + 0.1), np.sin(2 * grid.axes()[1])
+    # The slowest mode loses 1 - exp(-0.1 (nu + drag)) = 0.058 per step: so much larger than the residual is the error.
+    np.testing.assert_allclose(velocity, np.stack(np.broadcast_arrays(speed * wave, np.zeros((16, 16)))), atol=1e-9)
+    np.testing.assert_allclose(slope[0], np.broadcast_to(-4 * speed**2 * wave, (16, 16)), atol=1e-8)
 
 
 def test_handover_survives_a_first_method_that_explodes():

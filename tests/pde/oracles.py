@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import solvers as sv
 
@@ -25,6 +26,11 @@ LOSSLESS = {
     "mixed": FACES["mixed"],
     "room": FACES["room"],
 }
+
+
+def few(*names, others):
+    """Parameters of a test: these by default, the others where slow tests are asked for."""
+    return [*names, *(pytest.param(n, marks=pytest.mark.slow) for n in others if n not in names)]
 
 
 @dataclasses.dataclass(frozen=True)

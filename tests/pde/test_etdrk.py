@@ -142,7 +142,7 @@ def test_single_precision_stays_single(method):
     assert stepper.step(jnp.ones(2, jnp.float32), jnp.sin).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("method", [ETDRK2, ETDRK4])
+@pytest.mark.parametrize("method", [ETDRK2, pytest.param(ETDRK4, marks=pytest.mark.slow)])
 def test_gradients_through_steps(method):
     def value(p):
         stepper = method(p["linear"] * jnp.array([0.0, 1.0, 40.0]), p["dt"])

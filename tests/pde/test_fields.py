@@ -20,7 +20,7 @@ def test_a_random_field_is_the_same_at_any_resolution():
     assert single.dtype == jnp.float32 and np.max(np.abs(single - u)) < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(256,), (64, 48)])
+@pytest.mark.parametrize("shape", [pytest.param((256,), marks=pytest.mark.slow), (64, 48)])
 def test_a_random_field_has_the_variance_and_spectrum_asked_for(shape):
     grid = sv.Grid(shape=shape, spacing=0.25)
     fields = jax.vmap(lambda key: sv.random_field(grid, key, 4.0, rms=3.0))(jax.random.split(KEY, 200))

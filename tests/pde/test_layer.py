@@ -79,13 +79,14 @@ def test_twenty_cells_absorb_with_density():
     assert reflection(8, *PLACES["middle"], density=np.float32(2.0)).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_wider_layers_absorb_more():
     errors = [reflection(8, *PLACES["middle"], width=w, n=40 * 2).max() for w in (4, 10, 20)]
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
 
 
 @pytest.mark.parametrize("staggered", [False, True])
-@pytest.mark.parametrize(("order", "width"), [(2, 1), (4, 3), (8, 7)])
+@pytest.mark.parametrize(("order", "width"), [(2, 1), (4, 3), pytest.param(8, 7, marks=pytest.mark.slow)])
 def test_the_differences_of_the_two_layers_of_an_axis(order, width, staggered):
     """They mirror each other; D- is minus the transpose of D+; D- D+ is the second difference (not if staggered)."""
     lower, upper = slabs(faces_of(sv.Absorbing(width), 1), order, (0.7,), staggered)

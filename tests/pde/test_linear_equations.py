@@ -106,7 +106,7 @@ def test_gradients_of_a_linear_run_with_respect_to_its_coefficients():
         (lambda: sv.Diffusion(PLANE, np.array([[1.0, 2.0], [2.0, 1.0]])), "positive definite"),
         (lambda: sv.Diffusion(PLANE, np.array([[1.0, 0.5], [0.0, 1.0]])), "symmetric"),
         (lambda: sv.Diffusion(PLANE, np.ones(3)), "must be a number or have the shape"),
-        (lambda: sv.Advection(PLANE, np.nan), "not finite"),
+        (lambda: sv.Advection(PLANE, np.nan), "must be finite"),
         (lambda: sv.Advection(PLANE, 1j), "must be real"),
         (lambda: sv.HyperDiffusion(LINE, 1.0, power=0), "whole number"),
         (lambda: sv.PeriodicWave(LINE, 0.0), "must be positive"),

@@ -46,6 +46,7 @@ def test_gauss_newton_is_symmetric_and_positive(recording):
     np.testing.assert_allclose(jnp.vdot(d, hd), jnp.vdot(scattered, scattered), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_weight_stands_between(recording):
     record, speed, d = recording
     mask = jnp.arange(30)[:, None] > 12
@@ -54,6 +55,7 @@ def test_the_weight_stands_between(recording):
     np.testing.assert_allclose(jnp.vdot(d, weighted), 3 * jnp.sum(mask * scattered**2), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gauss_newton_is_the_hessian_of_a_perfect_fit(recording):
     record, speed, d = recording
     recorded = record(speed)

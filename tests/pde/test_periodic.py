@@ -47,7 +47,7 @@ def minus(a, b):
     [
         ("rk3", jnp.float32, 5e-6),
         ("rk3", jnp.float64, 1e-12),
-        ("etdrk4", jnp.float64, 1e-12),
+        pytest.param("etdrk4", jnp.float64, 1e-12, marks=pytest.mark.slow),
     ],
 )
 def test_taylor_green_vortices_decay_exactly(stepper, dtype, bound):
@@ -164,6 +164,7 @@ def test_forces_add_up_and_inputs_act_on_them():
     assert largest(minus(after(both, jnp.asarray(body)), after(doubled))) < 1e-14
 
 
+@pytest.mark.slow
 def test_a_function_of_the_velocity_acts_as_a_force():
     """A drag by the function is integrated to third order, the one of the equation exactly."""
     flow = sv.PeriodicNavierStokes(SQUARE, 0.1, Drag(jnp.array(0.3)))

@@ -92,7 +92,7 @@ def schemes(density):
     }
 
 
-SLOW = {"Nuts", "Baoab", "Mala, a wrong score"}
+SLOW = {"Nuts", "Baoab", "Ubu", "Mala, a wrong score"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in schemes(log_gamma)])
@@ -264,6 +264,18 @@ def test_a_proposal_that_is_not_finite_is_rejected_and_counted():
         assert float(state.position) == 0.5, kernel
         assert info.nonfinite and info.divergent and not info.accepted and float(info.acceptance) == 0.0, kernel
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+
+
+def test_an_infinite_density_is_rejected_and_counted():
+    """It would otherwise be accepted for certain, and never be left again."""
+
+    def spike(x):
+        return jnp.where(x < 1.0, -0.5 * x**2, jnp.inf)
+
+    kernels = sv.Mala(spike, step=0.1), sv.Pcn(spike, sv.IdentityMetric(), step=0.1)
+    noise = {"normal": jnp.asarray(40.0), **NEVER}
+    for state, info in jax.jit(lambda x: [k.move(k.init(x), noise) for k in kernels])(jnp.asarray(0.5)):
+        assert float(state.position) == 0.5 and info.nonfinite and not info.accepted and float(info.acceptance) == 0.0
 
 
 def test_a_density_of_zero_is_an_ordinary_rejection():

@@ -48,9 +48,9 @@ def adapted():
 
 
 def test_keys_follow_the_rule():
-    run = sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=5)
+    run = sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=9)
     for chain in range(3):
-        for n in range(5):
+        for n in range(9):
             key = jax.random.fold_in(jax.random.fold_in(KEY, chain), n)
             np.testing.assert_array_equal(run.draws[chain, n], jax.random.normal(key, (2,)))
     assert run.acceptance.tolist() == [0, 0, 0] or np.isnan(run.acceptance).all()
@@ -61,9 +61,6 @@ def test_warm_up_shifts_the_keys_and_shorter_runs_are_prefixes():
     np.testing.assert_array_equal(sv.sample(Noise(), KEY, jnp.zeros((2, 2)), steps=4).draws, long.draws[:2, :4])
     np.testing.assert_array_equal(
         sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=5, warmup=4).draws, long.draws[:, 4:]
-    )
-    np.testing.assert_array_equal(
-        sv.sample(Noise(), KEY, jnp.zeros((3, 2)), steps=9, thin=3).draws, long.draws[:, 2::3]
     )
 
 
@@ -87,9 +84,9 @@ import solvers as sv
 exec(sys.stdin.read())
 assert jax.device_count() == 8
 kernel, start, noise = problem()
-run = sv.sample(kernel, jax.random.key(3), start, steps=200, checkpoint=sys.argv[1] + "/c.ckpt")
+run = sv.sample(kernel, jax.random.key(3), start, steps=200, every=20, checkpoint=sys.argv[1] + "/c.ckpt")
 noisy = sv.sample(noise, jax.random.key(3), start, steps=20)
-again = sv.sample(kernel, jax.random.key(3), start, steps=300, checkpoint=sys.argv[1] + "/c.ckpt")
+again = sv.sample(kernel, jax.random.key(3), start, steps=300, every=20, checkpoint=sys.argv[1] + "/c.ckpt")
 np.savez(sys.argv[1] + "/draws.npz", draws=run.draws, noise=noisy.draws, again=again.draws)
 """
 PROBLEM = """
@@ -194,7 +191,7 @@ def test_a_warm_up_resumes(tmp_path):
 # ---- Other kernels, other shapes ----
 
 
-@pytest.mark.parametrize("name", ["mala", "nuts"])
+@pytest.mark.parametrize("name", ["mala", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_blackjax_kernels_run_as_they_are(name):
     def normal(x):
         return -0.5 * jnp.sum(x["a"] ** 2) - 0.5 * jnp.sum((x["b"] / 3) ** 2)
@@ -278,7 +275,7 @@ def test_a_lost_chain_does_not_spoil_the_others():
         (dict(positions=jnp.zeros((2, 3), int)), TypeError, "must hold real floating numbers, got dtype int"),
         (dict(positions=jnp.zeros(())), ValueError, "leading axis of chains"),
         (dict(positions={"a": jnp.zeros((2, 1)), "b": jnp.zeros((3, 1))}), ValueError, "leading axis of chains"),
-        (dict(positions=jnp.full((2, 3), jnp.nan)), ValueError, "6 of 6 values that are not finite"),
+        (dict(positions=jnp.full((2, 3), jnp.nan)), ValueError, "finite everywhere; 6 of 6"),
         (dict(positions={}), ValueError, "no array"),
         (dict(key=jnp.zeros(2, jnp.uint32)), TypeError, "jax.random.key"),
         (dict(key=jax.random.split(KEY, 2)), TypeError, "must be one key"),
@@ -303,6 +300,6 @@ def test_too_few_draws_and_none_at_all():
     with pytest.raises(ValueError, match="at least 4 draws per chain, got 3"):
         sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=3).summary()
     with pytest.raises(ValueError, match="No draws were kept"):
-        sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=3, sinks={"m": sv.Moments()}).summary()
+        sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=60, sinks={"m": sv.Moments()}).summary()
     with pytest.raises(ValueError, match="positive"):
         sv.Mala(gaussian, step=0.0)
