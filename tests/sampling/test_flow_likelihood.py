@@ -36,21 +36,21 @@ def test_density_of_a_mixture(noise):
 
 
 def test_estimated_trace_and_its_error():
-    """In 40 dimensions by random signs: unbiased within 5 of the errors that it tells, which are not too large."""
-    d, noise = 40, sv.VarianceExploding(0.1, 30.0)
+    """In 33 dimensions by random signs: unbiased within 5 of the errors that it tells, which are not too large."""
+    d, noise = 33, sv.VarianceExploding(0.1, 30.0)
     factor = 0.1 * jax.random.normal(KEY, (d, d))
     score = sv.MixtureScore(jnp.zeros(d), jnp.eye(d) + factor @ factor.T, noise)
-    x = score.draw(jax.random.key(1), 24)
+    x = score.draw(jax.random.key(1), 16)
 
     def end(x):
         return score.logdensity(x, noise.sigma_max)
 
-    logp, error = sv.log_likelihood(score, noise, x, KEY, end, True, rtol=1e-6)
+    logp, error = sv.log_likelihood(score, noise, x, KEY, end, True, rtol=1e-5)
     away = np.asarray(logp - jax.vmap(lambda x: score.logdensity(x, noise.sigma_min))(x))
     assert np.all(error > 0) and np.all(np.abs(away) < 8 * error)  # eight signs: a t distribution, not a normal one
-    # The mean of 24 independent estimates, and their mean square against the errors told.
-    assert abs(away.mean()) < 5 * away.std(ddof=1) / np.sqrt(24)
-    assert 0.4 < np.mean(away**2) / np.mean(np.asarray(error) ** 2) < 2.5
+    # The mean of 16 independent estimates, and their mean square against the errors told.
+    assert abs(away.mean()) < 5 * away.std(ddof=1) / np.sqrt(16)
+    assert 0.3 < np.mean(away**2) / np.mean(np.asarray(error) ** 2) < 3
 
 
 @pytest.mark.slow

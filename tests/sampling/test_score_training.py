@@ -14,7 +14,11 @@ COVARIANCE = FACTOR @ FACTOR.T
 LOSSES = [sv.Denoising(), sv.Sliced(slices=2), sv.Sliced(law="gaussian"), sv.Implicit()]
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=["denoising", "rademacher", "gaussian", "implicit"])
+@pytest.mark.parametrize(
+    "loss",
+    [*LOSSES[:2], *[pytest.param(loss, marks=pytest.mark.slow) for loss in LOSSES[2:]]],
+    ids=["denoising", "rademacher", "gaussian", "implicit"],
+)
 def test_a_linear_score_has_the_same_optimum_under_every_loss(loss):
     """The minimiser over matrices P of the loss of -P x, against (S + sigma^2 I)^-1, within 5 standard errors.
 
