@@ -28,7 +28,7 @@ def test_mean_given_measurements_is_exact_for_gaussians(noise):
     score = sv.MixtureScore(MEAN, COVARIANCE, noise)
     told = sv.LinearInverse(lambda x: A @ x, DATA, 0.3)
     flow = told.guide(score, noise, DATA)
-    denoise, pull = jax.jit(flow.denoise), jax.jit(flow.pull)
+    denoise, pull = jax.jit(lambda y, k: flow.denoise(y, k)), jax.jit(lambda y, k: flow.pull(y, k))
     y = jnp.array([0.3, 2.0, -1.0])
     for k in (0.05, 1.0, 15.0):
         given = posterior(MEAN, COVARIANCE, jnp.eye(3), y, k)
