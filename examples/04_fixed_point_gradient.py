@@ -67,8 +67,8 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
         return DEMAND * routes @ split(flow, toll)
 
     start, none = choose(jnp.zeros(len(streets)), jnp.zeros(len(streets))), jnp.zeros(len(streets))
-    plain = sv.fixed_point(choose, start, none, method=sv.Picard(), max_steps=200)
     # The equilibrium is unique, so it does not matter that the plain iteration would leave it.
+    plain = sv.fixed_point(choose, start, none, method=sv.Picard(), max_steps=200)
     before = sv.fixed_point(choose, start, none, stability=0).check()
     print(f"plain iteration: {plain.status.name}; Anderson: {before.status.name}, {before.stats.evaluations} calls")
 
@@ -87,7 +87,7 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
     def run(toll: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = both(jnp.asarray(toll))
         history.append(float(value))
-        return float(value), np.asarray(gradient)
+        return history[-1], np.asarray(gradient)
 
     both = jax.jit(jax.value_and_grad(loss))
     found = minimize(run, np.zeros(len(streets)), jac=True, method="L-BFGS-B", options={"maxiter": rounds})
@@ -98,8 +98,7 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
         return flow * 0.6 * free / capacity * (flow / capacity) ** 3
 
     best = sv.root(lambda flow: choose(flow, pigou(flow)) - flow, start, rtol=1e-12).check()
-    optimum = float(loss(pigou(best.value)))
-    off = float(jnp.max(jnp.abs(after.value - best.value)))
+    optimum, off = float(loss(pigou(best.value))), float(jnp.abs(after.value - best.value).max())
     print(f"loss {history[0]:.4f} -> {history[-1]:.4f} min per driver, theory {optimum:.4f}; flows off by {off:.1e}")
 
     # %% Picture: the streets before and after, and the way there
@@ -112,10 +111,8 @@ def design(side: int, rounds: int, out: Path) -> np.ndarray:
         ax.set_title(f"{title}: fullest street at {load.max():.0%} of capacity")
         ax.axis("off")
     axes[2].semilogy(np.array(history) - optimum + 1e-12, "o-", markersize=3)
-    axes[2].set_xlabel("equilibria solved")
-    axes[2].set_ylabel("loss above that of theory (minutes)")
+    axes[2].set(xlabel="equilibria solved", ylabel="loss above that of theory (minutes)")
     figure.savefig(out / "tolls.png", dpi=120)
-    plt.close(figure)
     return np.asarray(after.value)
 
 

@@ -48,6 +48,7 @@ def test_advection_is_the_rotational_form_and_conserves_energy():
     assert abs(modes.inner(flow._form.vorticity(start), rate)) < 1e-14 * size * fastest
 
 
+@pytest.mark.slow
 def test_a_plane_flow_in_space_is_the_plane_flow():
     """With force, drag, wind and a scalar: velocity in space against vorticity in the plane."""
     shape, spacing = (16, 12), (0.4, 0.5)

@@ -37,6 +37,7 @@ def test_the_adjoint_is_the_transpose(case):
     assert sv.check_adjoint(problem.record, p, tangent=tangent).check().error < 1e-12
 
 
+@pytest.mark.slow
 def test_checkpoints_give_the_gradient_of_store_all(case):
     problem, p, _, _ = case
     p = p | {"signals": parameters(steps=47)["signals"]}

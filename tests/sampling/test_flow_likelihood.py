@@ -78,7 +78,7 @@ def test_what_cannot_be_is_refused_or_nan():
 
     with pytest.raises(ValueError, match="leading axis"):
         sv.log_likelihood(score, noise, jnp.ones(3), KEY)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         sv.log_likelihood(score, noise, jnp.full((2, 3), jnp.nan), KEY)
     with pytest.raises(ValueError, match="at least 2"):
         sv.log_likelihood(score, noise, jnp.ones((2, 3)), KEY, None, True, probes=1)

@@ -271,7 +271,7 @@ def test_what_is_wrong_is_said_at_the_door():
         (dict(shape=(4,)), "shape"),
         (dict(shape=(0, 2)), "at least 1"),
         (dict(start=jnp.ones((2, 2))), "shape of the samples"),
-        (dict(start=jnp.full((3, 2), jnp.nan)), "not finite"),
+        (dict(start=jnp.full((3, 2), jnp.nan)), "must be finite"),
         (dict(first=-1), "first"),
         (dict(method=sv.ProbabilityFlow(), with_path=True), "path"),
         (dict(dtype=jnp.int32), "floating"),

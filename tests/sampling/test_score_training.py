@@ -163,7 +163,7 @@ def test_a_score_comes_back_from_its_file(tmp_path):
 def test_what_cannot_be_trained_is_refused():
     bad = DATA.at[3].set(jnp.nan)
     for given, word in [
-        (dict(data=bad), "not finite"),
+        (dict(data=bad), "must be finite"),
         (dict(data=DATA[:, 0]), "leading axis"),
         (dict(data=jnp.ones((5, 1))), "the same"),
         (dict(steps=0), "steps"),
