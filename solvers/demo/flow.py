@@ -22,9 +22,9 @@ def flow_in_a_periodic_box(folder: Path, quick: bool) -> Chapter:
         step("Taylor-Green vortices")
         speed = _soliton()
         step("a soliton")
-        kept = _turbulence(folder, 64 if quick else 128, 2.0 if quick else 8.0, 12 if quick else 48)
+        kept = _turbulence(folder, 64 if quick else 128, 2.0 if quick else 6.0, 12 if quick else 36)
         step("decaying turbulence")
-        _chaos(folder / "chaos.png", 100.0 if quick else 200.0)
+        _chaos(folder / "chaos.png", 100.0 if quick else 150.0)
         step("a flame front")
     return Chapter(
         "Flow in periodic boxes",
