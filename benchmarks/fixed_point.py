@@ -18,18 +18,16 @@ the one of `--python PATH`.
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from running import environment, machine, show, table
+from running import THREADS, environment, machine, run_case, show, table
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"B1": ("optimistix", "scipy"), "B2": ("jaxopt", "optimistix", "torchdeq", "scipy")}
 PEERS |= {"B3": ("jaxopt", "optimistix", "torchdeq"), "B5": ("jaxopt", "optimistix", "scipy")}
-THREADS = 2
 TIMEOUT = 1500.0  # s, for one process
 
 Case = dict[str, Any]
@@ -62,28 +60,6 @@ def title(case: Case) -> str:
         "B3": f"B3 {parameter} layers of {size}",
         "B5": "B5 23 standard systems",
     }[case["bench"]]
-
-
-def run(code: str, python: str, case: Case, repeats: int) -> Row:
-    """Run one case with one code in a process of its own.
-
-    Raises:
-        RuntimeError: with the last line that the process said, where it gave no answer.
-    """
-    script = HERE / "ours_fixed_point.py" if code == "ours" else HERE / "peers" / f"{code}_fixed_point.py"
-    env = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "JAX_PLATFORMS": "cpu"}
-    if code == "ours":
-        env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [env.get("PYTHONPATH")])])
-    argument = json.dumps({**case, "repeats": repeats})
-    try:
-        done = subprocess.run([python, str(script), argument], capture_output=True, text=True, env=env, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"no answer within {TIMEOUT:.0f} s") from None
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not lines:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(said[-1])
-    return json.loads(lines[-1])
 
 
 def seconds(rows: list[Row], key: str) -> float | None:
@@ -174,7 +150,7 @@ def main() -> int:
                     continue
                 print(f"round {turn + 1}/{rounds}: {title(case)}: {code}", file=sys.stderr, flush=True)
                 try:
-                    answer = run(code, pythons[code], case, args.repeats)
+                    answer = run_case(code, "fixed_point", pythons[code], case, args.repeats, TIMEOUT)
                 except RuntimeError as error:
                     errors.append(f"{title(case)}: {code}: {error}")
                     continue

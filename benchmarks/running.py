@@ -1,13 +1,16 @@
 """What the benchmarks share: environments of the peers, the machine, and Markdown tables."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
+THREADS = 2
 
 
 def environment(name: str, folder: Path) -> str:
@@ -55,3 +58,25 @@ def machine() -> str:
         ]
         name = models[0] if models else name
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def run_case(code: str, topic: str, python: str, case: dict[str, Any], repeats: int, timeout: float) -> dict[str, Any]:
+    """Run one case of `ours_TOPIC.py` or `peers/CODE_TOPIC.py` in a process of its own, within `timeout` seconds.
+
+    Raises:
+        RuntimeError: with the last line that the process said, where it gave no answer.
+    """
+    script = HERE / f"ours_{topic}.py" if code == "ours" else HERE / "peers" / f"{code}_{topic}.py"
+    env = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "JAX_PLATFORMS": "cpu"}
+    if code == "ours":
+        env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [env.get("PYTHONPATH")])])
+    argument = json.dumps({**case, "repeats": repeats})
+    try:
+        done = subprocess.run([python, str(script), argument], capture_output=True, text=True, env=env, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"no answer within {timeout:.0f} s") from None
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or not lines:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RuntimeError(said[-1])
+    return json.loads(lines[-1])

@@ -21,20 +21,18 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from running import environment, machine, show, table
+from running import THREADS, environment, machine, run_case, show, table
 from triad import measure
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("devito", "deepwave")
 CODES = ("ours", *PEERS)
-THREADS = 2
 BYTES_PER_POINT = 16  # per step
 TIMEOUT = 900.0  # s, for one process
 
@@ -118,28 +116,6 @@ class Results:
         if len(traces) < 2:
             return None
         return max(abs(a - b) for other in traces[1:] for a, b in zip(traces[0], other, strict=True))
-
-
-def run(code: str, python: str, case: Case, repeats: int) -> Answer:
-    """Run one case with one code in a process of its own.
-
-    Raises:
-        RuntimeError: With the last line that the process said, where it gave no answer.
-    """
-    script = HERE / "ours_wave.py" if code == "ours" else HERE / "peers" / f"{code}_wave.py"
-    env = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "JAX_PLATFORMS": "cpu"}
-    if code == "ours":
-        env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [env.get("PYTHONPATH")])])
-    argument = json.dumps({**case, "repeats": repeats})
-    try:
-        done = subprocess.run([python, str(script), argument], capture_output=True, text=True, env=env, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"no answer within {TIMEOUT:.0f} s") from None
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not lines:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(said[-1])
-    return json.loads(lines[-1])
 
 
 def forward_table(results: list[Results], bandwidth: dict[str, float]) -> str:
@@ -232,7 +208,7 @@ def main() -> int:
                     continue  # it has no automatic gradient
                 print(f"round {turn + 1}/{rounds}: {title(result.case)}: {code}", file=sys.stderr, flush=True)
                 try:
-                    answer = run(code, pythons[code], result.case, args.repeats)
+                    answer = run_case(code, "wave", pythons[code], result.case, args.repeats, TIMEOUT)
                 except RuntimeError as error:
                     result.errors[code] = str(error)
                 else:

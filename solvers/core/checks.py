@@ -72,3 +72,28 @@ def warn_of_truncation(value: Any, name: str) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def check_same_struct(before: Any, after: Any) -> None:
+    """TypeError unless a step returns the structure, shapes and dtypes that it got."""
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise TypeError(
+            "The step must return a state of the structure that it got: "
+            f"got {jax.tree.structure(before)}, returned {jax.tree.structure(after)}."
+        )
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if old.shape != new.shape or old.dtype != new.dtype:
+            raise TypeError(
+                f"The step changes the state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} to "
+                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher "
+                "precision?)."
+            )
+
+
+def whole(value: Any, name: str, least: int = 1) -> int:
+    """A checked whole number."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+    return int(value)

@@ -31,6 +31,7 @@ from jaxtyping import Array
 
 from . import checkpoint_file
 from .checkpoint_file import CheckpointError, ForeignFileError
+from .checks import check_same_struct
 from .record import Draws, InMemory, OnDisk
 
 LOOK = 64  # steps between two looks for values that are not finite, for a march without members
@@ -413,18 +414,7 @@ def _shapes(march: Any, carry: Any) -> Any:
 
     after, value = jax.eval_shape(both, carry)
     before = jax.eval_shape(lambda c: c, carry)
-    if jax.tree.structure(after) != jax.tree.structure(before):
-        raise TypeError(
-            "The step must return a state of the structure that it got: "
-            f"got {jax.tree.structure(before)}, returned {jax.tree.structure(after)}."
-        )
-    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
-        if old.shape != new.shape or old.dtype != new.dtype:
-            raise TypeError(
-                f"The step changes the state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} to "
-                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher "
-                "precision?)."
-            )
+    check_same_struct(before, after)
     return value
 
 

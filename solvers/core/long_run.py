@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .checks import is_known, warn_of_truncation
+from .checks import is_known, warn_of_truncation, whole
 from .equation import make_stepper
 from .host_loop import LOOK, Plan, drive
 from .observe import accumulates, is_observer
@@ -344,15 +344,6 @@ def as_plan(
         keep=True,
         whole=True,
     )
-
-
-def whole(value: Any, name: str, least: int = 1) -> int:
-    """A checked whole number."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
-    if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    return int(value)
 
 
 def describe(thing: Any) -> str:

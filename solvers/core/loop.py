@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .adjoint import STRETCH, differentiable_stretch, nested_scan, remat
 from .budget import Nest, choose
-from .checks import is_known, warn_of_truncation
+from .checks import check_same_struct, is_known, warn_of_truncation, whole
 from .equation import make_stepper
 from .observe import accumulates, is_observer, lifted
 from .status import SolverError, Status
@@ -117,7 +117,7 @@ def simulate(
         >>> run.observed.round(4).tolist(), run.times.tolist(), run.status.name
         ([0.5905, 0.3487], [0.5, 1.0], 'OK')
     """
-    steps, every = _whole(steps, "steps"), _whole(every, "every")
+    steps, every = whole(steps, "steps"), whole(every, "every")
     state = jax.tree.map(jnp.asarray, state)
     dtype = _working_dtype(state)
     dt = _time_step(dt, dtype)
@@ -242,26 +242,7 @@ def _same_struct(stepper: Any, state: Any, inputs: Any) -> None:
     first = jax.tree.map(lambda x: x[0], inputs)
     after = jax.eval_shape(stepper.step, state, first)
     before = jax.eval_shape(lambda s: s, state)
-    if jax.tree.structure(after) != jax.tree.structure(before):
-        raise TypeError(
-            "The step must return a state of the structure that it got: "
-            f"got {jax.tree.structure(before)}, returned {jax.tree.structure(after)}."
-        )
-    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
-        if old.shape != new.shape or old.dtype != new.dtype:
-            raise TypeError(
-                f"The step changes the state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} to "
-                f"{new.dtype}{list(new.shape)}; shape and dtype must stay (is an input or a constant of higher "
-                "precision?)."
-            )
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    return int(value)
+    check_same_struct(before, after)
 
 
 def _working_dtype(state: Any) -> Any:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import check_finite, is_known, warn_of_truncation
+from ..core.checks import check_finite, is_known, warn_of_truncation, whole
 from ..core.host_loop import drive, settled
-from ..core.long_run import as_plan, as_sinks, describe, shapes, whole
+from ..core.long_run import as_plan, as_sinks, describe, shapes
 from ..core.status import SolverError, Status
 from .diagnostics import Summary, diagnose
 from .metric import IdentityMetric

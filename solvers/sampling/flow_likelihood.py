@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import as_field, is_known
-from ..core.long_run import whole
+from ..core.checks import as_field, is_known, whole
 from ..core.ode import simulate_ode
 from ..core.status import Status
 from .flow import Flow

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.checks import as_field, is_known
-from ..core.long_run import whole
+from ..core.checks import as_field, is_known, whole
 from ..core.ode import simulate_ode
 from ..core.status import Status
 from .noise import ratio_levels

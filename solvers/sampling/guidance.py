@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import as_field, check_finite, is_known
-from ..core.long_run import whole
+from ..core.checks import as_field, check_finite, is_known, whole
 from .flow import Flow
 
 NOBODY = -1  # the label of a sample without one

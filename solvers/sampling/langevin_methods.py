@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.checks import as_field, check_positive, is_known
-from ..core.long_run import whole
+from ..core.checks import as_field, check_positive, is_known, whole
 from .flow_methods import check_levels, pairs, white
 from .noise import ratio_levels
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ..core.long_run import whole
+from ..core.checks import whole
 from .noise import VarianceExploding
 
 FREQUENCIES = np.linspace(0.25, 4.0, 16)  # of the features of log(k / s) / 4, per unit

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.long_run import whole
+from ..core.checks import whole
 
 ROWS = 256
 

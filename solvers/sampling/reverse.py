@@ -10,8 +10,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from ..core.checks import check_finite, is_known
-from ..core.long_run import whole
+from ..core.checks import check_finite, is_known, whole
 from ..core.loop import simulate
 from ..core.status import Status
 from .flow import Flow

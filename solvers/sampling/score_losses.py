@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array
 
-from ..core.checks import as_field, check_positive
-from ..core.long_run import whole
+from ..core.checks import as_field, check_positive, whole
 from .flow import value_of
 from .noise import perturb
 

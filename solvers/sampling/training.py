@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import as_field, is_known
-from ..core.long_run import run, whole
+from ..core.checks import as_field, is_known, whole
+from ..core.long_run import run
 from ..core.status import SolverError, Status
 from .flow import value_of
 from .score_losses import Denoising, Levels
