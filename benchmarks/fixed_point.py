@@ -28,7 +28,7 @@ from running import THREADS, environment, machine, run_case, show, table
 HERE = Path(__file__).resolve().parent
 PEERS = {"B1": ("optimistix", "scipy"), "B2": ("jaxopt", "optimistix", "torchdeq", "scipy")}
 PEERS |= {"B3": ("jaxopt", "optimistix", "torchdeq"), "B5": ("jaxopt", "optimistix", "scipy")}
-TIMEOUT = 1500.0  # s, for one process
+TIMEOUT = 300.0  # s, for one process
 
 Case = dict[str, Any]
 Row = dict[str, Any]

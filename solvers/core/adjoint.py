@@ -106,9 +106,10 @@ def nested_scan(leaf: Callable, carry: Any, xs: Any, length: int, sizes: Sequenc
     return carry, ys
 
 
-def remat(function: Callable) -> Callable:
-    """Recompute `function` in the reverse sweep instead of keeping its intermediate values."""
-    return jax.checkpoint(function, prevent_cse=False)
+def remat(function: Callable, *keep: str) -> Callable:
+    """Recompute `function` in the reverse sweep instead of keeping its intermediate values, but for those named."""
+    policy = jax.checkpoint_policies.save_only_these_names(*keep) if keep else None
+    return jax.checkpoint(function, prevent_cse=False, policy=policy)
 
 
 def differentiable_stretch(plain: Callable, taped: Callable, pull: Callable) -> Callable:

@@ -147,6 +147,29 @@ class Modes(eqx.Module):
         """The field on the `points`: `points[i]` nodes per period, beginning at the origin."""
         return self._synthesis(modes, self.points)
 
+    def to_points_paired(self, first: Array, second: Array) -> Array:
+        """f + i g on the `points` of two real fields, by one complex transform: less than two real ones cost."""
+        count = math.prod(self.points)
+        weights = self.weights(first.real.dtype)
+
+        def back(_: Any, field: Array) -> tuple[Array, Array]:
+            # The cotangent of f is the real part, that of g minus the imaginary part.
+            pair = _split(_transform(jnp.conj(field), self.points, self.cut, False), self.ndim)
+            return tuple(weights * count * jnp.conj(c) for c in pair)  # type: ignore[return-value]
+
+        return linear_map(lambda _, c: self._paired_synthesis(*c), back, (), (first, second))
+
+    def from_points_paired(self, field: Array) -> tuple[Array, Array]:
+        """Coefficients of the real fields f and g, given f + i g on the `points`."""
+        count = math.prod(self.points)
+        weights = self.weights(field.real.dtype)
+        return linear_map(
+            lambda _, f: _split(_transform(f, self.points, self.cut, False), self.ndim),
+            lambda _, c: jnp.conj(self._paired_synthesis(*(jnp.conj(x) / (weights * count) for x in c))),
+            (),
+            field,
+        )
+
     # ---- Operators
 
     def derivative(self, modes: Array, axis: int, order: int = 1) -> Array:
@@ -164,7 +187,7 @@ class Modes(eqx.Module):
         k2 = self.squared(dtype)
         return jnp.where(k2 > 0, 1 / jnp.where(k2 > 0, k2, 1), 0)
 
-    def divergence(self, modes: Array) -> Array:
+    def divergence(self, modes: Any) -> Array:
         """Coefficients of the divergence of a vector field, whose components are the leading axis."""
         return sum((self.derivative(modes[i], i) for i in range(1, self.ndim)), start=self.derivative(modes[0], 0))
 
@@ -230,6 +253,9 @@ class Modes(eqx.Module):
             (),
             modes,
         )
+
+    def _paired_synthesis(self, first: Array, second: Array) -> Array:
+        return _inverse_transform(_join(first, second, self.ndim), self.points, self.cut, False)
 
     def _analysis(self, field: Array, shape: tuple[int, ...]) -> Array:
         if field.shape[field.ndim - self.ndim :] != shape:
@@ -344,3 +370,34 @@ def _extract(spectrum: Array, cut: tuple[int, ...], real: bool) -> Array:
             high = jax.lax.slice_in_dim(spectrum, n - k, n, axis=place)
             spectrum = jnp.concatenate([low, high], axis=place)
     return spectrum
+
+
+def _join(first: Array, second: Array, ndim: int) -> Array:
+    """All coefficients within the cut of f + i g, of those that are stored of the real fields f and g.
+
+    c(k) = a(k) + i b(k) and c(-k) = conj(a(k) - i b(k)). Where m_last = 0 both k and -k are stored; what is not
+    conj(a(-k)) = a(k) there belongs to no real field and is left out, as the real transform does.
+    """
+    a, b = (
+        jnp.concatenate([(x[..., :1] + jnp.conj(_opposite(x[..., :1], ndim))) / 2, x[..., 1:]], -1)
+        for x in (first, second)
+    )
+    rest = jax.lax.complex(a.real + b.imag, b.real - a.imag)[..., 1:]
+    return jnp.concatenate([jax.lax.complex(a.real - b.imag, a.imag + b.real), jnp.flip(_opposite(rest, ndim), -1)], -1)
+
+
+def _split(modes: Array, ndim: int) -> tuple[Array, Array]:
+    """The coefficients of f and g of those of f + i g, the inverse of `_join`."""
+    cut = modes.shape[-1] // 2
+    here = modes[..., : cut + 1]
+    there = _opposite(jnp.concatenate([modes[..., :1], jnp.flip(modes[..., cut + 1 :], -1)], -1), ndim)
+    first = jax.lax.complex(here.real + there.real, here.imag - there.imag) / 2
+    return first, jax.lax.complex(here.imag + there.imag, there.real - here.real) / 2
+
+
+def _opposite(modes: Array, ndim: int) -> Array:
+    """Coefficients at -m of all axes but the last."""
+    for axis in range(modes.ndim - ndim, modes.ndim - 1):
+        ends = jax.lax.slice_in_dim(modes, 0, 1, axis=axis), jax.lax.slice_in_dim(modes, 1, None, axis=axis)
+        modes = jnp.concatenate([ends[0], jnp.flip(ends[1], axis)], axis)
+    return modes

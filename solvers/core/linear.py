@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -15,7 +14,7 @@ from .checks import is_known
 from .implicit_rule import Adjoint, implicit_solution, tangent_solve
 from .krylov import Gmres, LinearStats
 from .packing import Packing, hoist, norm2
-from .status import SolverError, Status
+from .status import SolverError, Status, failures, public_status
 
 
 class LinearSolution(eqx.Module):
@@ -34,9 +33,7 @@ class LinearSolution(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        if not is_known(self.code) or self.code.ndim:
-            return self.code
-        return Status(int(self.code))
+        return public_status(self.code)
 
     def check(self) -> "LinearSolution":
         """Return the solution itself, or raise `SolverError` if a solve missed its tolerance.
@@ -45,20 +42,14 @@ class LinearSolution(eqx.Module):
             SolverError: with status, residual and tolerance.
             TypeError: inside `jit`, where no value is known.
         """
-        if not is_known(self.code):
-            raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
-        codes = np.atleast_1d(self.code)
-        failed = np.flatnonzero(codes != Status.CONVERGED)
-        if failed.size:
-            residual, tolerance, products = (
-                np.ravel(np.broadcast_to(x, codes.shape))[failed[0]]
-                for x in (self.stats.residual, self.stats.tolerance, self.stats.products)
-            )
-            batch = f" in {failed.size} of {codes.size} batch entries" if codes.size > 1 else ""
+        bad = failures(self.code, Status.CONVERGED)
+        if bad:
+            stats = self.stats
             raise SolverError(
-                f"{Status(int(codes.flat[failed[0]])).name}{batch}: residual {residual:.3g} against a tolerance of "
-                f"{tolerance:.3g} after {products} products. Allow more with `max_steps`, take a preconditioner, or a "
-                "method that fits the matrix: Cg() needs it symmetric positive definite, Minres() symmetric."
+                f"{bad}: residual {bad.first(stats.residual):.3g} against a tolerance of "
+                f"{bad.first(stats.tolerance):.3g} after {bad.first(stats.products)} products. Allow more with "
+                "`max_steps`, take a preconditioner, or a method that fits the matrix: Cg() needs it "
+                "symmetric positive definite, Minres() symmetric."
             )
         return self
 

@@ -14,7 +14,7 @@ from .budget import Nest, choose
 from .checks import check_same_struct, is_known, warn_of_truncation, whole
 from .equation import make_stepper
 from .observe import accumulates, is_observer, lifted
-from .status import SolverError, Status
+from .status import SolverError, Status, failures, public_status
 from .stretch import Stretch, public, watch
 
 
@@ -39,9 +39,7 @@ class Simulation(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        if not is_known(self.code) or self.code.ndim:
-            return self.code
-        return Status(int(self.code))
+        return public_status(self.code)
 
     def check(self) -> "Simulation":
         """Return the simulation itself, or raise `SolverError` if it failed (any member of a batch).
@@ -50,16 +48,11 @@ class Simulation(eqx.Module):
             SolverError: with the step at which the state stopped being finite.
             TypeError: inside `jit`, where no value is known.
         """
-        if not is_known(self.code):
-            raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
-        codes, steps = np.atleast_1d(self.code), np.atleast_1d(self.failed_step)
-        bad = np.flatnonzero(codes != Status.OK)
-        if bad.size:
-            which = f" in {bad.size} of {codes.size} batch entries" if codes.size > 1 else ""
+        bad = failures(self.code, Status.OK)
+        if bad:
             raise SolverError(
-                f"{Status(int(codes.flat[bad[0]])).name}: the state is not finite any more after step "
-                f"{int(steps.flat[bad[0]])} (to within {STRETCH} steps){which}. Usual causes: a time step above the "
-                "stability limit, or input that is not finite."
+                f"{bad}: the state is not finite any more after step {bad.first(self.failed_step)} (to within "
+                f"{STRETCH} steps). Usual causes: a time step above the stability limit, or input that is not finite."
             )
         return self
 

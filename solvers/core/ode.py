@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from .checks import check_finite, is_known
-from .status import SolverError, Status
+from .status import SolverError, Status, failures, public_status
 
 # The default solver forms a dense Jacobian; beyond this many unknowns that is a mistake.
 DENSE = 4096
@@ -38,9 +38,7 @@ class OdeSolution(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        if not is_known(self.code) or self.code.ndim:
-            return self.code
-        return Status(int(self.code))
+        return public_status(self.code)
 
     def check(self) -> "OdeSolution":
         """Return the solution itself, or raise `SolverError` if it failed (any member of a batch).
@@ -49,16 +47,12 @@ class OdeSolution(eqx.Module):
             SolverError: with the status and the number of steps.
             TypeError: inside `jit`, where no value is known.
         """
-        if not is_known(self.code):
-            raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
-        codes, steps = np.atleast_1d(self.code), np.atleast_1d(self.steps)
-        bad = np.flatnonzero(codes != Status.OK)
-        if bad.size:
-            which = f" in {bad.size} of {codes.size} batch entries" if codes.size > 1 else ""
+        bad = failures(self.code, Status.OK)
+        if bad:
             raise SolverError(
-                f"{Status(int(codes.flat[bad[0]])).name} after {int(steps.flat[bad[0]])} steps{which}. MAX_STEPS: "
-                "allow more of them or ask for less accuracy. NONFINITE or DIVERGED: the solution blows up, the "
-                "tolerance cannot be met in this precision, or an explicit solver meets a stiff equation."
+                f"{bad} after {bad.first(self.steps)} steps. MAX_STEPS: allow more of them or ask for less accuracy. "
+                "NONFINITE or DIVERGED: the solution blows up, the tolerance cannot be met in this precision, or an "
+                "explicit solver meets a stiff equation."
             )
         return self
 

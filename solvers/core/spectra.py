@@ -16,7 +16,7 @@ from .captured import fingerprint
 from .checks import is_known
 from .eigen_rule import differentiable_eigenpairs
 from .packing import Packing, hoist
-from .status import SolverError, Status
+from .status import SolverError, Status, failures, public_status
 
 # What is wanted first: the largest rank of this function of the eigenvalue.
 RANKS = {"largest": lambda v: v, "smallest": lambda v: -v, "magnitude": jnp.abs}
@@ -46,7 +46,7 @@ class Eigenpairs(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        return _status(self.code)
+        return public_status(self.code)
 
     def check(self) -> "Eigenpairs":
         """Return the pairs themselves, or raise `SolverError` if not all have converged.
@@ -82,7 +82,7 @@ class SingularTriplets(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        return _status(self.code)
+        return public_status(self.code)
 
     def check(self) -> "SingularTriplets":
         """Return the triplets themselves, or raise `SolverError` if not all have converged.
@@ -392,21 +392,12 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree)
 
 
-def _status(code: Array) -> Status | Array:
-    return code if not is_known(code) or code.ndim else Status(int(code))
-
-
 def _check(found: Eigenpairs | SingularTriplets) -> None:
-    if not is_known(found.code):
-        raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
-    codes = np.atleast_1d(found.code)
-    bad = np.flatnonzero(codes != Status.CONVERGED)
-    if bad.size:
-        residuals = np.asarray(found.residuals).reshape(codes.size, -1)[bad[0]]
-        products = int(np.atleast_1d(found.products)[bad[0]])
-        listed = np.array2string(residuals, precision=2)
+    bad = failures(found.code, Status.CONVERGED)
+    if bad:
+        listed = np.array2string(bad.first(found.residuals), precision=2)
         raise SolverError(
-            f"{Status(int(codes[bad[0]])).name} after {products} products; residuals {listed}. "
+            f"{bad} after {bad.first(found.products)} products; residuals {listed}. "
             "MAX_STEPS: raise max_products, or ask for fewer or better separated pairs; STAGNATED: the operator is not "
             "symmetric or rtol is below its round-off."
         )

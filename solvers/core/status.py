@@ -1,6 +1,12 @@
 """What became of a run: one enumeration and one exception for the whole library."""
 
 import enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array
+
+from .checks import is_known
 
 
 class Status(enum.IntEnum):
@@ -40,3 +46,45 @@ class Status(enum.IntEnum):
 
 class SolverError(RuntimeError):
     """A run did not succeed; raised by `.check()` of its result, with the numbers in the message."""
+
+
+class Failures(NamedTuple):
+    """Members of a batch that did not succeed; a single run is a batch of one.
+
+    Attributes:
+        which: their indices in the flattened batch.
+        status: that of the first.
+        shape: of the batch.
+    """
+
+    which: np.ndarray
+    status: Status
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        entries = int(np.prod(self.shape))
+        return self.status.name + (f" in {self.which.size} of {entries} batch entries" if entries > 1 else "")
+
+    def first(self, values: Any) -> Any:
+        """What belongs to the first of them, of an array with a leading shape like the batch or one value for all."""
+        values = np.asarray(values)
+        rest = values.shape[len(self.shape) :]
+        return np.broadcast_to(values, self.shape + rest).reshape((-1, *rest))[self.which[0]]
+
+
+def public_status(code: Array) -> Status | Array:
+    """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
+    return code if not is_known(code) or code.ndim else Status(int(code))
+
+
+def failures(code: Array, *good: Status) -> Failures | None:
+    """The members of a batch whose code is none of `good`; None where there are none.
+
+    Raises:
+        TypeError: inside `jit`, where no value is known.
+    """
+    if not is_known(code):
+        raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
+    codes = np.asarray(code)
+    which = np.flatnonzero(~np.isin(codes, good))
+    return Failures(which, Status(int(codes.flat[which[0]])), codes.shape) if which.size else None

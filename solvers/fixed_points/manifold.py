@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -15,7 +14,7 @@ from ..core.captured import fingerprint
 from ..core.checks import as_field, is_known
 from ..core.krylov import check_counts
 from ..core.packing import hoist, norm2
-from ..core.status import SolverError, Status
+from ..core.status import SolverError, Status, failures, public_status
 from .doors import root
 from .implicit_midpoint import march, solved
 from .newton import Newton
@@ -41,7 +40,7 @@ class Geodesic(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        return self.code if not is_known(self.code) or self.code.ndim else Status(int(self.code))
+        return public_status(self.code)
 
     def check(self) -> "Geodesic":
         """Return the geodesic itself, or raise `SolverError` if a step could not be solved.
@@ -50,16 +49,11 @@ class Geodesic(eqx.Module):
             SolverError: with status and residual.
             TypeError: inside `jit`, where no value is known.
         """
-        if not is_known(self.code):
-            raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
-        codes = np.atleast_1d(self.code)
-        bad = np.flatnonzero(codes != Status.CONVERGED)
-        if bad.size:
-            which = f" in {bad.size} of {codes.size} batch entries" if codes.size > 1 else ""
+        bad = failures(self.code, Status.CONVERGED)
+        if bad:
             raise SolverError(
-                f"{Status(int(codes[bad[0]])).name}{which}: an implicit step was solved to "
-                f"{float(np.atleast_1d(self.residual)[bad[0]]):.1e} only. Take more `steps`, or a chart in which the "
-                "geodesic stays away from where the metric is singular."
+                f"{bad}: an implicit step was solved to {bad.first(self.residual):.1e} only. Take more `steps`, "
+                "or a chart in which the geodesic stays away from where the metric is singular."
             )
         return self
 

@@ -7,8 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import is_known
-from ..core.status import SolverError, Status
+from ..core.status import Failures, SolverError, Status, failures, public_status
 
 ADVICE = {
     Status.NONFINITE: "The function gave a value that is not finite at the start or on the way; look at f(x0).",
@@ -63,9 +62,7 @@ class Solution(eqx.Module):
     @property
     def status(self) -> Status | Array:
         """`Status` outside of `jit` and `vmap`; the array of codes inside or for a batch."""
-        if not is_known(self.code) or self.code.ndim:
-            return self.code
-        return Status(int(self.code))
+        return public_status(self.code)
 
     def check(self) -> "Solution":
         """Return the solution itself, or raise `SolverError` if the solve failed (any member of a batch).
@@ -76,28 +73,20 @@ class Solution(eqx.Module):
             SolverError: with status, residual and tolerance.
             TypeError: inside `jit`, where no value is known.
         """
-        if not is_known(self.code):
-            raise TypeError("check() looks at values: call it on the result outside of jit, grad and vmap.")
-        codes = np.atleast_1d(self.code)
-        failed = np.flatnonzero((codes != Status.CONVERGED) & (codes != Status.UNSTABLE))
-        if failed.size:
-            raise SolverError(self._sentence(codes, failed))
-        doubtful = np.flatnonzero(codes == Status.UNSTABLE)
-        if doubtful.size:
-            warnings.warn(self._sentence(codes, doubtful), UserWarning, stacklevel=2)
+        failed = failures(self.code, Status.CONVERGED, Status.UNSTABLE)
+        if failed:
+            raise SolverError(self._sentence(failed))
+        doubtful = failures(self.code, Status.CONVERGED)
+        if doubtful:
+            warnings.warn(self._sentence(doubtful), UserWarning, stacklevel=2)
         return self
 
-    def _sentence(self, codes: np.ndarray, which: np.ndarray) -> str:
-        def of_first(x: Array) -> Any:
-            return np.ravel(np.broadcast_to(x, codes.shape))[which[0]]
-
-        status = Status(int(codes.flat[which[0]]))
-        batch = f" in {which.size} of {codes.size} batch entries" if codes.size > 1 else ""
-        radius = float(of_first(self.stats.spectral_radius))
+    def _sentence(self, bad: Failures) -> str:
+        stats = self.stats
+        radius = bad.first(stats.spectral_radius)
         return (
-            f"{status.name}{batch}: residual {of_first(self.stats.residual):.3g} against a tolerance of "
-            f"{of_first(self.stats.tolerance):.3g} after {of_first(self.stats.iterations)} steps and "
-            f"{of_first(self.stats.evaluations)} evaluations"
+            f"{bad}: residual {bad.first(stats.residual):.3g} against a tolerance of {bad.first(stats.tolerance):.3g} "
+            f"after {bad.first(stats.iterations)} steps and {bad.first(stats.evaluations)} evaluations"
             + (f", spectral radius {radius:.4g}" if np.isfinite(radius) else "")
-            + f". {ADVICE[status]}"
+            + f". {ADVICE[bad.status]}"
         )

@@ -32,10 +32,10 @@ class PeriodicNavierStokes(eqx.Module):
     Viscosity, drag and hyperviscosity are integrated exactly and limit no time step; advection does, see `max_dt`. In
     two dimensions the vorticity is marched and the mean velocity beside it, in three the velocity.
 
-    A step transforms 4 fields in two dimensions and 8 in three per stage, with 3 (`rk3`), 2 (`etdrk2`) or 4 (`etdrk4`)
-    stages. Reverse mode keeps the state per step, which is 0.45 real fields of the grid in two dimensions and 0.9 in
-    three, and recomputes the step. Not for walls, inflow or shocks; the smallest scales must be resolved, or damped by
-    hyperviscosity.
+    A step transforms 5 fields in two dimensions and 8 in three per stage, two real ones by one complex transform, with
+    3 (`rk3`), 2 (`etdrk2`) or 4 (`etdrk4`) stages. Reverse mode keeps the state and the rates of the stages, each of
+    0.45 real fields of the grid in two dimensions and 0.9 in three, and recomputes what lies on the nodes. Not for
+    walls, inflow or shocks; the smallest scales must be resolved, or damped by hyperviscosity.
 
     Args:
         grid: nodes of one period, two or three axes; the box has the sides `shape * spacing`. At least 4 per axis.
@@ -67,7 +67,7 @@ class PeriodicNavierStokes(eqx.Module):
 
     Reference:
         Canuto, Hussaini, Quarteroni and Zang, Spectral Methods: Evolution to Complex Geometries (2007), chapter 3;
-        Basdevant, Journal of Computational Physics 50 (1983), 209 (the products).
+        Basdevant, Journal of Computational Physics 50 (1983), 209 (the products in three dimensions).
     """
 
     viscosity: Array

@@ -6,12 +6,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
 from ..core.adjoint import remat
 from .etdrk import ETDRK2, ETDRK4
 from .low_storage import LowStorageRK3
-from .periodic_forms import FlowState, nonlinear
+from .periodic_forms import FlowState
 
 # Per stepper: the scheme, and the largest dt |lambda| on the imaginary axis, where advection lies. ETDRK2 has no such
 # limit above zero; at 0.5 the shortest waves grow by less than a percent per step, which viscosity must outdo.
@@ -30,12 +31,12 @@ class FlowStepper(eqx.Module):
     unroll: int = eqx.field(static=True, default=1)
 
     def step(self, state: FlowState, inputs: Any) -> FlowState:
-        """Advance the state by one step; reverse mode keeps the state alone and computes the step again."""
-        return remat(lambda s, i: self._advance(s, i))(state, inputs)
+        """Advance the state by one step; reverse mode keeps the state and the rates of its stages."""
+        return remat(lambda s, i: self._advance(s, i), "rate")(state, inputs)
 
     def nonlinear(self, state: FlowState) -> FlowState:
         """Advection, and what functions of the velocity give."""
-        rate = nonlinear(self.form, state)
+        rate = jax.tree.map(_kept, self.form.advection(state))
         if not self.feedback:
             return rate
         velocity = self.form.modes.to_field(self.form.velocity(state))
@@ -65,6 +66,13 @@ class FlowStepper(eqx.Module):
         if force is None:
             return self.scheme.step(state, self.nonlinear)
         return self.scheme.step(state, lambda s: jax.tree.map(jnp.add, self.nonlinear(s), force))
+
+
+def _kept(rate: Array) -> Array:
+    """The rate, to be kept for the reverse sweep; in two parts, for JAX keeps no complex array by name."""
+    if not jnp.iscomplexobj(rate):
+        return rate
+    return jax.lax.complex(checkpoint_name(rate.real, "rate"), checkpoint_name(rate.imag, "rate"))
 
 
 def rate_of_force(form: Any, field: Array, carries: bool) -> FlowState:

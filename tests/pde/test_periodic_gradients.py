@@ -81,7 +81,7 @@ def test_second_derivatives(grid):
 
 
 @pytest.mark.parametrize("stepper", ["rk3", "etdrk2"])
-def test_reverse_mode_keeps_less_than_one_field_per_step(stepper):
+def test_reverse_mode_keeps_less_than_two_fields_per_step(stepper):
     """Temporary memory from the compiler, with everything stored and the viscosity differentiated, too."""
     grid = sv.Grid((64, 64), 2 * np.pi / 64)
 
@@ -95,6 +95,6 @@ def test_reverse_mode_keeps_less_than_one_field_per_step(stepper):
     for steps in (128, 256):
         program = jax.jit(jax.grad(lambda v, w, steps=steps: energy(v, w, steps), argnums=(0, 1)))
         sizes.append(program.lower(*args).compile().memory_analysis().temp_size_in_bytes)
-    # The state: 43 x 22 complex numbers and the mean, of 64 x 64 real ones; the stamps of the loop come on top.
+    # State and rates have 43 x 22 complex numbers each, of 64 x 64 real ones; the stamps of the loop come on top.
     fields = (sizes[1] - sizes[0]) / 128 / (4 * 64 * 64)
-    assert fields < 1
+    assert fields < 2
