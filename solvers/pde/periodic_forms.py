@@ -1,13 +1,12 @@
 """The equations of motion in Fourier space: vorticity in the plane, velocity in space."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..core.fourier import Modes
+from .planar_advection import advected, carried
 
 
 class FlowState(eqx.Module):
@@ -30,17 +29,7 @@ class FlowState(eqx.Module):
 class PlanarVorticity(eqx.Module):
     r"""Two dimensions: w_t + (u . grad) w = ..., with w = dv/dx - du/dy and u from w.
 
-    z = u + i v is one complex transform, and so is w_x + i w_y; the product needs a real one back. A passive scalar is
-    carried like the vorticity. With dealiased products this equals the curl of div(u u),
-
-        (u . grad) w = (d_xx - d_yy)(u v) + d_xy(v^2 - u^2),    z^2 = u^2 - v^2 + 2 i u v,
-
-    which does with z there and z^2 back. Its two derivatives raise the round-off of the products by k^2, more than all
-    else at 256 nodes in single precision, so the value is formed as advection; but the derivative, 2 z dz, is taken
-    of this form, where reverse mode needs half of the transforms and nothing but z.
-
-    Reference:
-        C. Basdevant, Journal of Computational Physics 50 (1983), 209.
+    Passive scalars are carried like the vorticity; see `planar_advection`.
     """
 
     modes: Modes = eqx.field(static=True)
@@ -74,40 +63,9 @@ class PlanarVorticity(eqx.Module):
 
     def advection(self, state: FlowState) -> FlowState:
         """-(u . grad) w, that the mean velocity stays, and -(u . grad) theta."""
-        scalars = None
-        if state.scalars is not None:
-            z = _velocity_on_points(self, state.modes, state.mean)
-            scalars = jax.vmap(lambda theta: _carried(self.modes, z, theta))(state.scalars)
-        # Aliased products make the two forms differ, and the derivative of one is not that of the other.
-        rate = _advected if self.modes.dealias == "none" else _advected_paired
-        return FlowState(rate(self, state.modes, state.mean), jnp.zeros_like(state.mean), scalars)
-
-
-def _velocity_on_points(form: PlanarVorticity, vorticity: Array, mean: Any) -> Array:
-    """z = u + i v where products are formed."""
-    return form.modes.to_points_paired(*form.swirl(FlowState(vorticity))) + jax.lax.complex(*mean)
-
-
-def _carried(modes: Modes, z: Array, scalar: Array) -> Array:
-    """Modes of -(u . grad) of a scalar."""
-    slope = modes.to_points_paired(modes.derivative(scalar, 0), modes.derivative(scalar, 1))
-    rate = modes.from_points(-(z.real * slope.real + z.imag * slope.imag))
-    return rate.at[0, 0].set(0)  # the mean stays what it is, to the last bit
-
-
-def _advected(form: PlanarVorticity, vorticity: Array, mean: Any) -> Array:
-    return _carried(form.modes, _velocity_on_points(form, vorticity, mean), vorticity)
-
-
-_advected_paired = jax.custom_jvp(_advected, nondiff_argnums=(0,))
-
-
-@_advected_paired.defjvp
-def _advected_jvp(form: PlanarVorticity, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    z, dz = _velocity_on_points(form, *primals), _velocity_on_points(form, *tangents)
-    k, m = (jnp.asarray(k) for k in form.modes.wavenumbers(z.real.dtype))
-    difference, twice = form.modes.from_points_paired(2 * z * dz)
-    return _carried(form.modes, z, primals[0]), (0.5 * (k**2 - m**2)) * twice - (k * m) * difference
+        planar = self.modes, state.modes, state.mean
+        scalars = None if state.scalars is None else carried(*planar, state.scalars)  # type: ignore[arg-type]
+        return FlowState(advected(*planar), jnp.zeros_like(state.mean), scalars)  # type: ignore[arg-type]
 
 
 class SpatialVelocity(eqx.Module):

@@ -181,3 +181,23 @@ def test_bad_input():
         sv.Handover(reduction=1.0)
     with pytest.raises(ValueError, match="steps"):
         sv.Handover(steps=0)
+
+
+def test_an_adjoint_solve_at_the_level_of_round_off_is_a_success_and_a_stuck_one_gives_nan():
+    n = 64
+    stiff = jnp.asarray((2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)) * n**2)
+    turn = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+
+    def slope(matrix, restart, tolerance):
+        adjoint = sv.Adjoint(linear=sv.Gmres(restart=restart), tolerance=tolerance)
+        start = jnp.zeros(len(matrix))
+
+        def mean(p):
+            return jnp.mean(sv.root(lambda x, p: matrix @ x - p, start, p, method=sv.Newton(), adjoint=adjoint).value)
+
+        return jax.grad(mean)(jnp.ones(len(matrix)))
+
+    # The product resolves eps |A| |x|, several hundred times eps |b| here: the tolerance cannot be met.
+    exact = np.linalg.solve(np.asarray(stiff).T, np.full(n, 1 / n))
+    np.testing.assert_allclose(slope(stiff, n, 1e-15), exact, rtol=1e-10)
+    assert np.isnan(slope(turn, 1, 1e-8)).all()
