@@ -64,9 +64,12 @@ def methods(case: Case) -> dict[str, Build]:
     if case.bench == "B5":
         choices = (sv.Newton(), sv.NewtonKrylov(), sv.Anderson(), sv.Broyden(), sv.PseudoTransient())
         return {type(method).__name__: root(method, 0.0, tolerance, MOST) for method in choices}
-    found = {"Anderson": fixed_point(sv.Anderson(), tolerance, stability=0)}
+    found = {
+        name: fixed_point(method, tolerance, stability=0)
+        for name, method in {"Anderson": sv.Anderson(), "Picard": sv.Picard()}.items()
+    }
     if case.bench == "B2":
-        choices = {"Anderson, depth 1": sv.Anderson(depth=1), "Picard": sv.Picard(), "NewtonKrylov": sv.NewtonKrylov()}
+        choices = {"Anderson, depth 1": sv.Anderson(depth=1), "NewtonKrylov": sv.NewtonKrylov()}
         found |= {name: fixed_point(method, tolerance, stability=0) for name, method in choices.items()}
         # Ten products more tell whether the map itself would leave the answer.
         found["Anderson, certified"] = fixed_point(sv.Anderson(), tolerance, stability=10)

@@ -308,8 +308,8 @@ def _as_good_as_can_be(product: Callable, x: Array, stats: LinearStats) -> Array
     """Whether a linear solve met its tolerance, or stagnated where round-off hides the residual.
 
     A tolerance that follows from the residual of the nonlinear equation may lie below what the product can resolve:
-    eps |A| |x|, large against eps |b| for a fine discretisation. What the product resolves at x shows in A x - 3 A(x/3),
-    for the division rounds every entry anew.
+    eps |A| |x|, large against eps |b| for a fine discretisation. What it resolves at x shows in A x - 3 A(x/3), for the
+    division rounds every entry anew.
     """
     converged = stats.code == int(Status.CONVERGED)
 

@@ -80,7 +80,7 @@ def test_second_derivatives(grid):
     sv.check_gradient(loss, point, hessian=True).check()
 
 
-@pytest.mark.parametrize("stepper", ["rk3", "etdrk2"])
+@pytest.mark.parametrize("stepper", ["rk3", pytest.param("etdrk2", marks=pytest.mark.slow)])
 def test_reverse_mode_keeps_less_than_two_fields_per_step(stepper):
     """Temporary memory from the compiler, with everything stored and the viscosity differentiated, too."""
     grid = sv.Grid((64, 64), 2 * np.pi / 64)
