@@ -28,7 +28,6 @@ from running import THREADS, environment, machine, run_case, show, table
 HERE = Path(__file__).resolve().parent
 PEERS = {"B1": ("optimistix", "scipy"), "B2": ("jaxopt", "optimistix", "torchdeq", "scipy")}
 PEERS |= {"B3": ("jaxopt", "optimistix", "torchdeq"), "B5": ("jaxopt", "optimistix", "scipy")}
-TIMEOUT = 300.0  # s, for one process
 
 Case = dict[str, Any]
 Row = dict[str, Any]
@@ -122,6 +121,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--codes", default="ours,jaxopt,optimistix,torchdeq,scipy", help="which codes")
     parser.add_argument("--peers", type=Path, default=HERE / ".peers", metavar="DIR", help="the peers' environments")
     parser.add_argument("--python", metavar="PATH", help="a Python that has all peers, in place of --peers")
+    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds for a process (default 300)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to FILE")
     return parser.parse_args()
 
@@ -152,7 +152,7 @@ def main() -> int:
                     continue
                 print(f"round {turn + 1}/{rounds}: {title(case)}: {code}", file=sys.stderr, flush=True)
                 try:
-                    answer = run_case(code, "fixed_point", pythons[code], case, args.repeats, TIMEOUT)
+                    answer = run_case(code, "fixed_point", pythons[code], case, args.repeats, args.timeout)
                 except RuntimeError as error:
                     errors.append(f"{title(case)}: {code}: {error}")
                     continue
