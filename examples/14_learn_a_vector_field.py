@@ -7,20 +7,21 @@ the folder `output`: the learned field over noisy data at three levels, and how 
 """
 
 # %% What we need
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import solvers as sv
 
 SIZES = {
-    "full": dict(count=20_000, width=128, depth=3, steps=8000, batch=512, draws=4000),
+    "full": dict(count=20_000, width=128, depth=2, steps=6000, batch=256, draws=2000),
     "tiny": dict(count=500, width=16, depth=1, steps=40, batch=64, draws=200),
 }
-LIMITS = ((-2.7, 2.7), (-2.7, 2.7))
+LIMITS = ((-2.4, 2.8), (-2.55, 2.65))
 LEVELS = (1.0, 0.4, 0.12)
 
 
@@ -38,6 +39,26 @@ def along(x: jax.Array) -> np.ndarray:
     angle = np.linspace(1.5 * np.pi, 4.5 * np.pi, 600)
     roll = np.stack([np.cos(angle), np.sin(angle)], axis=1) * angle[:, None] / (2 * np.pi)
     return angle[np.argmin(np.linalg.norm(np.asarray(x)[:, None] - roll, axis=2), axis=1)]
+
+
+# %% The picture: the field over data with noise of three sizes, and the way from noise to samples
+def draw(score: Callable, data: jax.Array, path: jax.Array, draws: jax.Array, key: jax.Array, file: str | Path) -> None:
+    """Write the picture."""
+    figure = Figure(figsize=(13.2, 3.6), layout="constrained")
+    axes = figure.subplots(1, 4)
+    some = data[:2500]
+    for ax, sigma in zip(axes, LEVELS, strict=False):
+        noisy = some + sigma * jax.random.normal(key, some.shape)
+        sv.plot.points(noisy, ax=ax, limits=LIMITS, values=along(some), size=4)
+        sv.plot.vector_field(score, sigma, LIMITS, ax=ax, nodes=18, cmap=None)
+        ax.set_title(f"learned field, noise {sigma:g}")
+    sv.plot.points(some, ax=axes[3], limits=LIMITS, size=1)
+    sv.plot.trajectories(path[:250], values=along(draws[:250]), limits=LIMITS, ax=axes[3], width=1.2)
+    axes[3].set_title("noise follows it and becomes samples")
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color("0.8")
+    figure.savefig(file, dpi=110)
 
 
 def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
@@ -58,7 +79,7 @@ def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
     # %% Generate: noise flows along the field, from the largest level to the smallest
     shape = (choice["draws"], 2)
     draws, path = sv.generate(fit.score, noise, keys[3], shape=shape, method=sv.Heun(40), with_path=True)
-    langevin = sv.generate(fit.score, noise, keys[3], shape=shape, method=sv.AnnealedLangevin(levels=30, steps=30))
+    langevin = sv.generate(fit.score, noise, keys[3], shape=shape, method=sv.AnnealedLangevin(levels=20, steps=20))
 
     # %% Judge: beside the distance of fresh data, which is the best that can be had
     fresh = swiss_roll(keys[4], choice["draws"])
@@ -66,19 +87,7 @@ def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
     distances = {name: sv.energy_distance(x, fresh if x is not fresh else data[: len(x)]) for name, x in told.items()}
     print("energy distance to data: " + ", ".join(f"{name} {d:.5f}" for name, d in distances.items()))
 
-    # %% Show: the field over data with noise of three sizes, and the way from noise to samples
-    figure, axes = plt.subplots(1, 4, figsize=(13.2, 3.5), layout="constrained")
-    for ax, sigma in zip(axes, LEVELS, strict=False):
-        some = data[:1500] + sigma * jax.random.normal(keys[5], data[:1500].shape)
-        sv.plot.points(some, ax=ax, limits=LIMITS, size=2)
-        sv.plot.vector_field(fit.score, sigma, LIMITS, ax=ax)
-        ax.set_title(f"learned field, noise {sigma:g}")
-    sv.plot.trajectories(path[:300], values=along(draws[:300]), limits=LIMITS, ax=axes[3])
-    axes[3].set_title("noise flows along it into samples")
-    for ax in axes:
-        ax.set(xticks=[], yticks=[])
-    figure.savefig(out / "swiss_roll.png", dpi=110)
-    plt.close(figure)
+    draw(fit.score, data, path, draws, keys[5], out / "swiss_roll.png")
     return distances
 
 

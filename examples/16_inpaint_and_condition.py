@@ -2,7 +2,7 @@
 
     python examples/16_inpaint_and_condition.py
 
-The prior is a Gaussian per printed digit, turned, scaled and shifted at random: its score is known at every noise level,
+The prior is a Gaussian per printed digit, turned, scaled and shifted at random: its score is known at every level,
 and so is every conditional law. Prints how far the samples are from these, and writes output/conditions.png.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from scipy import ndimage
@@ -79,7 +79,7 @@ def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
 
     def compare(what: str, found: Any, unknown: Any, weights: Any, mean: Any, deviation: Any) -> float:
         gap = (found.reshape(draws, -1).mean(axis=0) - mean)[unknown] / deviation[unknown]
-        error, likely = float(jnp.sqrt(jnp.mean(gap**2))), [f"{j} ({weights[j]:.2f})" for j in np.argsort(-weights)]
+        error, likely = float((gap**2).mean() ** 0.5), [f"{j} ({weights[j]:.2f})" for j in np.argsort(-weights)]
         print(f"{what}: mean image off by {error:.2f} deviations, {draws**-0.5:.2f} by chance; {', '.join(likely[:3])}")
         return error
 
@@ -108,12 +108,11 @@ def main(size: str = "full", out: str | Path = "output") -> dict[str, float]:
         "truth, the half that is known, samples, exact mean": [truth, known, *filled[:7], half[1].reshape(side, side)],
         "truth, what is seen, samples, exact mean": [truth, coarse, *sharpened[:7], answer[1].reshape(side, side)],
     }
-    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 4.4), layout="compressed")
-    for ax, (title, row) in zip(axes, rows.items(), strict=True):
+    figure = Figure(figsize=(8, 4.4), layout="compressed")
+    for ax, (title, row) in zip(figure.subplots(len(rows)), rows.items(), strict=True):
         sv.plot.images(np.stack(row), ax=ax, columns=len(row), limits=(-1, 1), cmap="gray_r").set_title(title)
     Path(out).mkdir(parents=True, exist_ok=True)
     figure.savefig(Path(out) / "conditions.png", dpi=110)
-    plt.close(figure)
     return errors
 
 

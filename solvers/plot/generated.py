@@ -21,7 +21,7 @@ def vector_field(
     *,
     ax: Any = None,
     nodes: int = 24,
-    cmap: str = "viridis",
+    cmap: str | None = "viridis",
 ) -> Any:
     """Draw a score in the plane at one noise level, as arrows towards the denoised mean.
 
@@ -34,7 +34,7 @@ def vector_field(
         limits: ((left, right), (bottom, top)) of the picture.
         ax: axes to draw into; by default those of a new figure.
         nodes: number of arrows along the longer side.
-        cmap: name of the colours.
+        cmap: name of the colours; None for arrows of one dark grey, over points with colours.
 
     Returns:
         The axes.
@@ -62,9 +62,9 @@ def vector_field(
     length = np.linalg.norm(arrows, axis=1)
     arrows = arrows / np.sqrt(1 + (length / gap) ** 2)[:, None]
     ax = figure(*_size(box)).subplots() if ax is None else ax
-    ax.quiver(
-        *x.T, *arrows.T, length / float(sigma), cmap=cmap, angles="xy", scale_units="xy", scale=1.0, width=0.0045
-    )  # fmt: skip
+    colours: tuple = (length / float(sigma),) if cmap else ()
+    look = {"cmap": cmap} if cmap else {"color": "0.25"}
+    ax.quiver(*x.T, *arrows.T, *colours, angles="xy", scale_units="xy", scale=1.0, width=0.1 / nodes, **look)
     return _plane(ax, box)
 
 
