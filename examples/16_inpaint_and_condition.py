@@ -3,7 +3,7 @@
     python examples/16_inpaint_and_condition.py
 
 The prior is a Gaussian per printed digit, turned, scaled and shifted at random: its score is known at every level,
-and so is every conditional law. Within a digit samples follow it. Writes output/conditions.png.
+and so is every conditional law. Within a digit samples nearly follow it. Writes output/conditions.png.
 """
 
 # %% What we need
