@@ -50,7 +50,8 @@ def methods(case: Case) -> dict[str, Build]:
         }
     else:
         found = {
-            "ReverseSde": lambda n: sv.ReverseSde(n, rho=math.inf),
+            "ReverseSde": lambda n: sv.ReverseSde(n),
+            "ReverseSde, rho = inf": lambda n: sv.ReverseSde(n, rho=math.inf),
             "ReverseSde, order 2": lambda n: sv.ReverseSde(n // 2, order=2, rho=math.inf),
             "Ddim, eta = 1": lambda n: sv.Ddim(n, eta=1.0, rho=math.inf),
             "PredictorCorrector": lambda n: sv.PredictorCorrector(n // 2),
