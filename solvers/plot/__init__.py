@@ -14,11 +14,16 @@ imported when the first picture is drawn. Axis 0 of a grid with two or three axe
     sv.plot.traces(run)
     sv.plot.marginals(run)
     sv.plot.autocorrelation(run)
+    sv.plot.vector_field(score, sigma, limits)
+    sv.plot.trajectories(path)
+    sv.plot.points(draws)
+    sv.plot.images(draws)
 """
 
 from .chains import autocorrelation, marginals, traces
 from .fields import animate, models, snapshot
 from .flow import animate_box, box, space_time, spectrum
+from .generated import images, points, trajectories, vector_field
 from .records import gather, misfit
 
 __all__ = [
@@ -27,11 +32,15 @@ __all__ = [
     "autocorrelation",
     "box",
     "gather",
+    "images",
     "marginals",
     "misfit",
     "models",
+    "points",
     "snapshot",
     "space_time",
     "spectrum",
     "traces",
+    "trajectories",
+    "vector_field",
 ]

@@ -113,6 +113,8 @@ class ScoreMlp(eqx.Module):
         return self.preconditioning(self._inner, x, sigma, label)
 
     def _inner(self, z: Array, level: Array, label: Any) -> Array:
+        if z.shape != (self.inward.in_features,):
+            raise ValueError(f"This ScoreMlp is for samples of shape ({self.inward.in_features},), got {z.shape}.")
         told = self.conditioning(level, label)
         h = self.inward(z)
         for block in self.blocks:
@@ -191,6 +193,13 @@ class ScoreUNet(eqx.Module):
         return self.preconditioning(self._inner, x, sigma, label)
 
     def _inner(self, z: Array, level: Array, label: Any) -> Array:
+        channels, halved = self.inward.in_channels, 2 ** (len(self.down) - 1)
+        given = z.shape[0] if z.ndim == 3 else 1
+        if z.ndim not in (2, 3) or given != channels or any(n % halved for n in z.shape[-2:]):
+            raise ValueError(
+                f"This ScoreUNet is for images of {channels} channel(s), rows and columns divisible by {halved}; got a "
+                f"sample of shape {z.shape}."
+            )
         told = self.conditioning(level, label)
         h = self.inward(z if z.ndim == 3 else z[None])
         kept = []

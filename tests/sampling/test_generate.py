@@ -140,6 +140,7 @@ METHODS = [
     sv.DpmSolver(6),
     sv.ReverseSde(6),
     sv.AnnealedLangevin(3, 2),
+    sv.ProbabilityFlow(rtol=1e-4),
 ]
 
 
@@ -218,6 +219,29 @@ def test_the_path_starts_at_the_start_and_ends_at_the_end():
     np.testing.assert_allclose(path[:, -1], draws, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        None,
+        pytest.param(sv.Inpaint(jnp.array([2.0, 0.0]), jnp.array([True, False])), marks=pytest.mark.slow),
+    ],
+    ids=["free", "inpainting"],
+)
+def test_the_last_step_takes_all_noise_away(condition):
+    """The mean of the data given where the steps ended; in inpainting of the unknown part, too."""
+    noise = sv.VarianceExploding(0.4, 20.0)  # so much noise is left that nobody could overlook it
+    score, k = sv.MixtureScore(MEANS, COVARIANCES, noise, WEIGHTS), noise.sigma_min
+    given = dict(shape=(5, 2), method=sv.Ddim(4), condition=condition)
+    noisy = sv.generate(score, noise, KEY, **given, denoise=False)
+    clean = sv.generate(score, noise, KEY, **given)
+    flow = Flow(score, noise) if condition is None else condition.guide(score, noise, jnp.array([2.0, 0.0]))
+    expected = jax.vmap(lambda x: flow.denoise(x, k))(noisy)
+    if condition is not None:
+        expected = expected.at[:, 0].set(2.0)
+    np.testing.assert_allclose(clean, expected, rtol=1e-9)
+    assert float(jnp.abs(clean - noisy)[:, 1].min()) > 1e-3
+
+
 def average(parameters, adjoint="auto"):
     means, sigma_max, step = parameters
     noise = sv.VarianceExploding(0.1, sigma_max)
@@ -244,6 +268,22 @@ def test_checkpoints_change_no_derivative():
     slopes = [jax.jit(jax.grad(lambda p, how=how: average(p, how)))(point) for how in (sv.StoreAll(), sv.Checkpoint())]
     for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_checkpoints_keep_the_memory_of_a_gradient():
+    """Of 1024 steps about 2 * 32 states instead of all of them."""
+
+    def value(start, adjoint):
+        score = sv.MixtureScore(MEANS, COVARIANCES, VE, WEIGHTS)
+        draws = sv.generate(score, VE, KEY, shape=(64, 2), start=start, method=sv.ReverseSde(1024), adjoint=adjoint)
+        return jnp.sum(draws**2)
+
+    def temporary(adjoint):
+        program = jax.jit(jax.grad(lambda start: value(start, adjoint))).lower(jnp.ones((64, 2))).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary(sv.Checkpoint()) < 0.2 * temporary(sv.StoreAll())
 
 
 def test_a_failed_sample_is_nan_and_its_derivative_too():

@@ -1,5 +1,7 @@
 """Losses against the closed-form optimum of a linear score, networks, training with resume, files."""
 
+import signal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -105,14 +107,30 @@ def small(key=KEY):
 
 
 def test_training_resumes_bit_for_bit_and_refuses_another_network(tmp_path):
-    given = dict(steps=45, batch=16, every=15, learning_rate=0.01)
+    given = dict(steps=51, batch=16, every=3, learning_rate=0.01)
     whole = sv.fit_score(small(), NOISE, DATA, KEY, **given).check()
-    file = tmp_path / "fit"
+    file, told = tmp_path / "fit", []
     sv.fit_score(small(), NOISE, DATA, KEY, **{**given, "steps": 30}, checkpoint=file)
-    again = sv.fit_score(small(), NOISE, DATA, KEY, **given, checkpoint=file)
-    assert eqx.tree_equal(whole.score, again.score) and eqx.tree_equal(whole.network, again.network)
-    np.testing.assert_array_equal(whole.loss, again.loss)
-    assert whole.steps.tolist() == [15, 30, 45] and np.all(np.isfinite(whole.validation))
+    longer = sv.fit_score(small(), NOISE, DATA, KEY, **given, checkpoint=file, progress=lambda *at: told.append(at))
+    assert told[0] == (30, 51) and told[-1] == (51, 51)
+
+    def interrupt(done, steps):
+        if 0 < done < steps:
+            signal.raise_signal(signal.SIGINT)
+
+    # A process that was started in the background ignores the signal, until it is told not to.
+    broken, before = tmp_path / "broken", signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sv.fit_score(small(), NOISE, DATA, KEY, **given, checkpoint=broken, progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    again = sv.fit_score(small(), NOISE, DATA, KEY, **given, checkpoint=broken)
+    for other in (longer, again):
+        assert eqx.tree_equal(whole.score, other.score) and eqx.tree_equal(whole.network, other.network)
+        np.testing.assert_array_equal(whole.loss, other.loss)
+        np.testing.assert_array_equal(whole.validation, other.validation)
+    assert whole.steps.tolist() == list(range(3, 52, 3)) and np.all(np.isfinite(whole.validation))
     assert whole.validation[-1] < whole.validation[0]
     with pytest.raises(sv.CheckpointError, match="another run"):
         sv.fit_score(sv.ScoreMlp(1, KEY, width=8, depth=1), NOISE, DATA, KEY, **given, checkpoint=file)
@@ -182,6 +200,11 @@ def test_what_cannot_be_trained_is_refused():
 
     with pytest.raises(ValueError, match="no batch axis"):
         sv.fit_score(Batch(jnp.ones(())), NOISE, DATA, KEY, 5)
+    for network, data in [(small(), jnp.ones((9, 2))), (sv.ScoreUNet((4, 4), KEY, width=8), jnp.ones((9, 4, 5)))]:
+        with pytest.raises(ValueError, match="is for"):
+            sv.fit_score(network, NOISE, data.at[0].set(0.0), KEY, 5)
+    with pytest.raises(ValueError, match="is for samples of shape"):
+        sv.generate(small(), NOISE, KEY, shape=(3, 2))
     with pytest.raises(ValueError, match="nothing to train"):
         sv.fit_score(lambda x, sigma: -x, NOISE, DATA, KEY, 5)
     with pytest.raises(ValueError, match="weighting"):
