@@ -15,6 +15,7 @@ import blackjax
 import diffrax
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpyro
 from langevin_problem import Problem, answer, read_case
 
@@ -81,9 +82,13 @@ def numpyro_nuts(problem: Problem, starts: Any) -> None:
     """Chains side by side, as `chain_method="vectorized"` runs them."""
     kernel = numpyro.infer.NUTS(potential_fn=lambda x: -problem.logdensity(x))
     sampler = numpyro.infer.MCMC(
-        kernel, num_warmup=problem.warmup, num_samples=problem.steps, num_chains=problem.chains,
-        chain_method="vectorized", progress_bar=False,
-    )  # fmt: skip
+        kernel,
+        num_warmup=problem.warmup,
+        num_samples=problem.steps,
+        num_chains=problem.chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
     sampler.warmup(jax.random.key(7), init_params=starts, collect_warmup=False)
     state = sampler.post_warmup_state
 
@@ -104,24 +109,17 @@ def diffrax_sde(problem: Problem, starts: Any) -> None:
 
     def one(start: Any, key: Any) -> Any:
         noise = diffrax.VirtualBrownianTree(0.0, end, tol=h / 2, shape=(problem.d,), key=key)
-        diffusion = diffrax.ControlTerm(
-            lambda t, y, args: jnp.asarray(2**0.5, y.dtype) * jnp.ones_like(y), _Diagonal(noise)
-        )
+        diffusion = diffrax.ControlTerm(lambda t, y, args: lx.DiagonalLinearOperator(jnp.full_like(y, 2**0.5)), noise)
         terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, args: slope(y)), diffusion)
         saved = diffrax.SaveAt(ts=jnp.linspace(h, end, problem.steps))
         found = diffrax.diffeqsolve(
             terms, diffrax.Euler(), 0.0, end, h, start, saveat=saved, max_steps=problem.steps + 8
-        )  # fmt: skip
+        )
         return found.ys
 
     program = jax.jit(lambda key: jax.vmap(one)(starts, jax.random.split(key, problem.chains)))
     took, compiling, draws = median_of(lambda seed: program(jax.random.key(seed)), problem.repeats)
     answer(problem, "diffrax tree", took, compiling, problem.steps * problem.chains, draws, versions=VERSIONS)
-
-
-def _Diagonal(noise: Any) -> Any:
-    """The path as it is; a diagonal diffusion is a vector times a vector, which ControlTerm knows by its shape."""
-    return noise
 
 
 def main(problem: Problem) -> None:
