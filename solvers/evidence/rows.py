@@ -3,7 +3,7 @@
 import time
 
 from ..tables import aligned
-from . import fixed_points, periodic, sampling, semilinear, waves
+from . import digits, fixed_points, periodic, sampling, semilinear, waves
 from .record import Evidence, Row
 
 ROWS: tuple[Row, ...] = (
@@ -12,6 +12,7 @@ ROWS: tuple[Row, ...] = (
     *periodic.ROWS,
     *semilinear.ROWS,
     *sampling.ROWS,
+    *digits.ROWS,
 )
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 
