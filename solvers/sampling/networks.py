@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ..core.checks import whole
+from ..core.checks import as_field, whole
 from .noise import VarianceExploding
 
 FREQUENCIES = np.linspace(0.25, 4.0, 16)  # of the features of log(k / s) / 4, per unit
@@ -104,9 +104,10 @@ class ScoreMlp(eqx.Module):
         self.blocks = [_Dense(width, k) for k in keys[3:]]
         self.preconditioning = Preconditioning(VarianceExploding(), jnp.zeros(()), jnp.ones(()))
 
-    def bound(self, noise: Any, mean: Array, spread: Array) -> "ScoreMlp":
-        """The same network for another noise and other data."""
-        return eqx.tree_at(lambda n: n.preconditioning, self, Preconditioning(noise, mean, spread))
+    def bound(self, noise: Any, mean: Any, spread: Any) -> "ScoreMlp":
+        """The same network for another noise and other data, of a given mean and standard deviation."""
+        told = Preconditioning(noise, as_field(mean, "mean", ()), as_field(spread, "spread", ()))
+        return eqx.tree_at(lambda n: n.preconditioning, self, told)
 
     def __call__(self, x: Array, sigma: Any, label: Any = -1) -> Array:
         """The score of one sample."""
@@ -194,9 +195,10 @@ class ScoreUNet(eqx.Module):
         self.outward = _silent(_Convolution(width, channels, 3, next(keys)))
         self.preconditioning = Preconditioning(VarianceExploding(), jnp.zeros(()), jnp.ones(()))
 
-    def bound(self, noise: Any, mean: Array, spread: Array) -> "ScoreUNet":
-        """The same network for another noise and other data."""
-        return eqx.tree_at(lambda n: n.preconditioning, self, Preconditioning(noise, mean, spread))
+    def bound(self, noise: Any, mean: Any, spread: Any) -> "ScoreUNet":
+        """The same network for another noise and other data, of a given mean and standard deviation."""
+        told = Preconditioning(noise, as_field(mean, "mean", ()), as_field(spread, "spread", ()))
+        return eqx.tree_at(lambda n: n.preconditioning, self, told)
 
     def __call__(self, x: Array, sigma: Any, label: Any = -1) -> Array:
         """The score of one image."""
