@@ -22,10 +22,10 @@ import solvers as sv
 
 SMALL = Path(sv.__file__).parent / "evidence/data/digits.npz"
 LARGE = Path(__file__).resolve().parents[2] / "shared/data/mnist.npz"
-SIZES = {  # data, number of greys, digits held out, network, training
-    "full": (SMALL, 16, 397, dict(width=24), dict(steps=6000, batch=128)),
-    "large": (LARGE, 255, 1000, dict(width=32, patch=2), dict(steps=4000, batch=64)),
-    "tiny": (SMALL, 16, 60, dict(width=8), dict(steps=4, batch=8)),
+SIZES = {  # data, number of greys, digits held out, network with its sizes, training
+    "full": (SMALL, 16, 397, (sv.ScoreMlp, 64, 128, 3, 10), dict(steps=16000, learning_rate=3e-3)),
+    "large": (LARGE, 255, 1000, (sv.ScoreUNet, (28, 28), 32, 2, 10, 2), dict(steps=4000, batch=64)),
+    "tiny": (SMALL, 16, 60, (sv.ScoreMlp, 64, 16, 1, 10), dict(steps=4, batch=8)),
 }
 NOISE = sv.VarianceExploding(0.02, 10.0)
 
@@ -41,8 +41,7 @@ def predict(net: dict, x: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(features(net, x) @ net["outward"] + net["bias"])
 
 
-# The loss is minus the log probability of the label; a gradient of it for each digit.
-gradients = jax.jit(jax.vmap(jax.grad(lambda net, x, label: -predict(net, x)[label]), (None, 0, 0)))
+gradients = jax.jit(jax.vmap(jax.grad(lambda net, x, y: -predict(net, x)[y]), (None, 0, 0)))  # one for each digit
 opinions = jax.jit(jax.vmap(predict, (None, 0)))
 
 
@@ -78,11 +77,11 @@ def quality(net: dict, x: np.ndarray, held: np.ndarray, train: np.ndarray) -> di
 def main(size: str = "full", out: str | Path = "output", data: str | Path | None = None) -> dict[str, dict[str, float]]:
     """Learn, generate, measure; returns the numbers of new digits, and of others to compare them with."""
     size, out = "large" if data else size, Path(out)
-    path, greys, n, sizes, training = SIZES[size]
+    path, greys, n, (kind, shape, *sizes), training = SIZES[size]
     file, rng = np.load(data or path), np.random.default_rng(0)
     order = rng.permutation(len(file["labels"]))
     images, labels = (file["images"] / np.float32(greys))[order], file["labels"].astype(np.int32)[order]
-    train, held, told, flat = images[:-n], images[-n:], labels[:-n], images[:-n].reshape(-1, images[0].size)
+    (train, held), told = np.split(images.reshape(len(order), *np.ravel(shape)), [-n]), labels[:-n]
     # %% The classifier, and which digits still have most to teach
     net = classifier(train, told, jax.random.split(jax.random.key(0), min(2000, 5 * training["steps"])))
     lengths = np.linalg.norm(gradients(net, train, told)["outward"], axis=(1, 2))
@@ -90,14 +89,15 @@ def main(size: str = "full", out: str | Path = "output", data: str | Path | None
     print(f"the classifier knows {right:.1%} of the digits held out; hardest are {order[np.argsort(lengths)[-5:]]}")
     # %% The score, told the classes of nine digits in ten
     out.mkdir(parents=True, exist_ok=True)
-    network = sv.ScoreUNet(images[0].shape, jax.random.key(0), classes=10, **sizes)
+    network = kind(shape, jax.random.key(0), *sizes)
     how = dict(labels=told, validation=0.0, checkpoint=out / f"digits-{size}.run", progress=True, **training)
     score = sv.fit_score(network, NOISE, train, jax.random.key(1), **how).check().score
     sv.save(out / "digits.score", jax.tree.map(lambda x: x.astype(jnp.float16), score))
     sv.save(out / "digits.classifier", net)
     # %% New digits of every class; like the data they have whole numbers of greys
     asked, key = np.arange(n) % 10, jax.random.key(2)
-    new = sv.generate(score, NOISE, key, shape=held.shape, method=sv.Heun(18), condition=sv.Labels(asked))
+    new = sv.generate(score, NOISE, key, shape=held.shape, method=sv.Heun(18), condition=sv.Labels(asked, 1.4))
+    flat = train.reshape(len(train), -1)
     blots = rng.multivariate_normal(flat.mean(axis=0), np.cov(flat.T), n).reshape(held.shape)
     new, blots = ((np.clip(np.round(greys * np.asarray(x)), 0, greys) / greys).astype("f4") for x in (new, blots))
     sets = {"new": new, "training": train[rng.permutation(len(train))[:n]], "Gaussian": blots, "held out": held}
@@ -109,7 +109,7 @@ def main(size: str = "full", out: str | Path = "output", data: str | Path | None
     nearest = [np.argmin(np.sum((flat - x.ravel()) ** 2, axis=1)) for x in new[some]]
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.8), layout="constrained")
     for ax, x, title in zip(axes, (new[some], train[nearest]), ("new digits", "nearest training digits"), strict=True):
-        ax.imshow(np.concatenate([np.hstack(row) for row in x.reshape(10, -1, *x.shape[1:])]), cmap="gray_r")
+        ax.imshow(np.concatenate([np.hstack(row) for row in x.reshape(10, -1, *images[0].shape)]), cmap="gray_r")
         ax.set(title=title, xticks=[], yticks=[])
     figure.savefig(out / "digits.png", dpi=110)
     plt.close(figure)

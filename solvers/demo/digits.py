@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..evidence.digits import learned_score, opinions, rounded, scanned
+from ..evidence.digits import GUIDANCE, learned_score, opinions, rounded, scanned
 from ..sampling.flow_methods import DpmSolver
 from ..sampling.guidance import Labels
 from ..sampling.quality import nearest_distances
@@ -63,12 +63,12 @@ def _drawn(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         score,
         score.preconditioning.noise,
         jax.random.key(3),
-        shape=(len(asked), 8, 8),
+        shape=(len(asked), 64),
         method=DpmSolver(LEVELS),
-        condition=Labels(asked),
+        condition=Labels(asked, GUIDANCE),
         with_path=True,
     )
-    return rounded(new), np.asarray(path)
+    return rounded(new).reshape(-1, 8, 8), np.asarray(path).reshape(len(asked), -1, 8, 8)
 
 
 def _share_read(x: np.ndarray, labels: np.ndarray) -> float:
