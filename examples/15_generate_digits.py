@@ -76,8 +76,7 @@ def quality(net: dict, x: np.ndarray, held: np.ndarray, train: np.ndarray) -> di
 
 def main(size: str = "full", out: str | Path = "output", data: str | Path | None = None) -> dict[str, dict[str, float]]:
     """Learn, generate, measure; returns the numbers of new digits, and of others to compare them with."""
-    size, out = "large" if data else size, Path(out)
-    path, greys, n, (kind, shape, *sizes), training = SIZES[size]
+    path, greys, n, (kind, shape, *sizes), training = SIZES[size := "large" if data else size]
     file, rng = np.load(data or path), np.random.default_rng(0)
     order = rng.permutation(len(file["labels"]))
     images, labels = (file["images"] / np.float32(greys))[order], file["labels"].astype(np.int32)[order]
@@ -88,10 +87,9 @@ def main(size: str = "full", out: str | Path = "output", data: str | Path | None
     right = np.mean(np.argmax(opinions(net, held), axis=1) == labels[-n:])
     print(f"the classifier knows {right:.1%} of the digits held out; hardest are {order[np.argsort(lengths)[-5:]]}")
     # %% The score, told the classes of nine digits in ten
-    out.mkdir(parents=True, exist_ok=True)
-    network = kind(shape, jax.random.key(0), *sizes)
+    (out := Path(out)).mkdir(parents=True, exist_ok=True)
     how = dict(labels=told, validation=0.0, checkpoint=out / f"digits-{size}.run", progress=True, **training)
-    score = sv.fit_score(network, NOISE, train, jax.random.key(1), **how).check().score
+    score = sv.fit_score(kind(shape, jax.random.key(0), *sizes), NOISE, train, jax.random.key(1), **how).check().score
     sv.save(out / "digits.score", jax.tree.map(lambda x: x.astype(jnp.float16), score))
     sv.save(out / "digits.classifier", net)
     # %% New digits of every class; like the data they have whole numbers of greys
@@ -102,6 +100,7 @@ def main(size: str = "full", out: str | Path = "output", data: str | Path | None
     new, blots = ((np.clip(np.round(greys * np.asarray(x)), 0, greys) / greys).astype("f4") for x in (new, blots))
     sets = {"new": new, "training": train[rng.permutation(len(train))[:n]], "Gaussian": blots, "held out": held}
     found = {name: quality(net, x, held, train) for name, x in sets.items()}
+    found["held out"] = {name: found["held out"][name] for name in ("sure", "nearest")}
     found["new"]["as asked"] = float(np.mean(np.argmax(opinions(net, new), axis=1) == asked))
     print("\n".join(f"{name:>10}: " + ", ".join(f"{k} {v:.3g}" for k, v in found[name].items()) for name in found))
     # %% The picture: a row for each class, and beside it the training digits that are nearest
@@ -109,7 +108,8 @@ def main(size: str = "full", out: str | Path = "output", data: str | Path | None
     nearest = [np.argmin(np.sum((flat - x.ravel()) ** 2, axis=1)) for x in new[some]]
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.8), layout="constrained")
     for ax, x, title in zip(axes, (new[some], train[nearest]), ("new digits", "nearest training digits"), strict=True):
-        ax.imshow(np.concatenate([np.hstack(row) for row in x.reshape(10, -1, *images[0].shape)]), cmap="gray_r")
+        rows = x.reshape(10, -1, *images[0].shape)
+        ax.imshow(np.vstack([np.hstack(np.pad(row, 1)[1:-1]) for row in rows]), cmap="gray_r")
         ax.set(title=title, xticks=[], yticks=[])
     figure.savefig(out / "digits.png", dpi=110)
     plt.close(figure)
