@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..tables import aligned
+from .digits import digits_out_of_noise
 from .equilibria import equilibria_and_their_derivatives
 from .flow import flow_in_a_periodic_box
 from .gradient import gradient_and_its_proof
@@ -23,6 +24,7 @@ PARTS: tuple[Callable[[Path, bool], Chapter], ...] = (
     flow_in_a_periodic_box,
     equilibria_and_their_derivatives,
     samples_and_their_worth,
+    digits_out_of_noise,
 )
 
 

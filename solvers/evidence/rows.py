@@ -4,6 +4,7 @@ import time
 
 from ..tables import aligned
 from . import fixed_points, generation, periodic, sampling, semilinear, waves
+from . import digits, fixed_points, periodic, sampling, semilinear, waves
 from .record import Evidence, Row
 
 ROWS: tuple[Row, ...] = (
@@ -13,6 +14,7 @@ ROWS: tuple[Row, ...] = (
     *semilinear.ROWS,
     *sampling.ROWS,
     *generation.ROWS,
+    *digits.ROWS,
 )
 HEADER = ("quantity", "ours", "reference", "source", "error", "bound", "seconds", "")
 
