@@ -207,7 +207,7 @@ class ScoreUNet(eqx.Module):
         return self.preconditioning(self._inner, x, sigma, label)
 
     def _inner(self, z: Array, level: Array, label: Any) -> Array:
-        channels, halved = self.inward.in_channels, 2 ** (len(self.down) - 1)
+        channels, halved = self.inward.weight.shape[2] // self.patch**2, self.patch * 2 ** (len(self.down) - 1)
         given = z.shape[0] if z.ndim == 3 else 1
         if z.ndim not in (2, 3) or given != channels or any(n % halved for n in z.shape[-2:]):
             raise ValueError(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import solvers as sv
+from solvers.sampling.networks import _gathered, _scattered
 
 KEY = jax.random.key(0)
 FACTOR = jnp.array([[1.0, 0.0], [0.8, 0.5]])
@@ -91,10 +92,18 @@ def test_an_untrained_network_is_a_gaussian_score_and_is_told_labels():
             build()
 
 
+def test_patches_hold_neighbours_and_come_apart_again():
+    image = jnp.arange(4 * 6 * 3.0).reshape(4, 6, 3)
+    gathered = _gathered(image, 2)
+    assert gathered.shape == (2, 3, 12)
+    np.testing.assert_array_equal(gathered[1, 2], image[2:4, 4:6].ravel())
+    np.testing.assert_array_equal(_scattered(gathered, 2), image)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(8, 8), (2, 4, 8)])
-def test_an_untrained_unet_is_a_gaussian_score(shape):
-    network = sv.ScoreUNet(shape, KEY, width=8, resolutions=3)
+@pytest.mark.parametrize(("shape", "patch"), [((8, 8), 1), ((2, 4, 8), 1), ((8, 8), 2)])
+def test_an_untrained_unet_is_a_gaussian_score(shape, patch):
+    network = sv.ScoreUNet(shape, KEY, width=8, resolutions=3, patch=patch)
     assert_gaussian(network, jax.random.normal(KEY, shape))
 
 
