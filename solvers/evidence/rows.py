@@ -3,8 +3,7 @@
 import time
 
 from ..tables import aligned
-from . import fixed_points, generation, periodic, sampling, semilinear, waves
-from . import digits, fixed_points, periodic, sampling, semilinear, waves
+from . import digits, fixed_points, generation, periodic, sampling, semilinear, waves
 from .record import Evidence, Row
 
 ROWS: tuple[Row, ...] = (
