@@ -79,7 +79,7 @@ def main(size: str = "full", out: str | Path = "output", data: str | Path | None
     file, rng = np.load(data or path), np.random.default_rng(0)
     order = rng.permutation(len(file["labels"]))
     images, labels = file["images"][order] / np.float32(greys), file["labels"].astype(np.int32)[order]
-    (train, held), told, form = np.split(images.reshape(len(order), -1), [-n]), labels[:-n], tuple(np.ravel(shape).tolist())
+    (train, held), told, form = np.split(images.reshape(len(order), -1), [-n]), labels[:-n], np.ravel(shape).tolist()
     # %% The classifier, and which digits still have most to teach
     net = classifier(train, told, jax.random.split(jax.random.key(0), min(2000, 5 * training["steps"])))
     lengths = np.linalg.norm(gradients(net, train[:1000], told[:1000])["outward"], axis=(1, 2))
