@@ -17,13 +17,12 @@ the one of `--python PATH`.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from running import THREADS, environment, machine, run_case, show, table
+from running import THREADS, environment, machine, run_case, share_processors, show, table
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"B1": ("optimistix", "scipy"), "B2": ("jaxopt", "optimistix", "torchdeq", "scipy")}
@@ -134,9 +133,7 @@ def main() -> int:
     if not cases:
         sys.exit(f"no case contains {args.only!r}")
     rounds = args.rounds or (1 if args.quick else 3)
-    # The processes inherit this; all codes then see the same two processors.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    share_processors()
     needed = {code for case in cases for code in ("ours", *PEERS[case["bench"]]) if code in codes}
     pythons = {
         code: sys.executable if code == "ours" else args.python or environment(code, args.peers) for code in needed

@@ -22,7 +22,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -33,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
 import numpy as np
 from generate_problem import Case, true_ends
-from running import HERE, THREADS, environment, machine, run_case, show, table
+from running import HERE, THREADS, environment, machine, run_case, share_processors, show, table
 
 CODES = ("ours", "diffrax")
 TIMEOUT = 1500.0  # s, for one process
@@ -157,9 +156,7 @@ def main() -> int:
     if not cases:
         sys.exit(f"no case contains {args.only!r}")
     rounds = args.rounds or (1 if args.quick else 3)
-    # The processes inherit this; all codes then see the same two processors.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    share_processors()
     pythons = {c: sys.executable if c == "ours" else args.python or environment(c, args.peers) for c in codes}
     answers: list[dict[tuple[str, str, int], list[Given]]] = [{} for _ in cases]
     versions: dict[str, str] = {}

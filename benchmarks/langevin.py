@@ -24,12 +24,11 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
-from wave import environment, machine, show, table
 
 import numpy as np
+from running import THREADS, environment, machine, share_processors, show, table
 
 HERE = Path(__file__).resolve().parent
-THREADS = 2
 TIMEOUT = 1800.0  # s, for one process
 
 Case = dict[str, Any]
@@ -129,8 +128,7 @@ def main() -> int:
     cases = [case for case in all_cases(args.quick) if args.only in title(case)]
     if not cases:
         parser.error(f"no case contains {args.only!r}")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    share_processors()
     python = args.python or environment("langevin", args.peers)
     results: list[dict[str, list]] = [defaultdict(list) for _ in cases]
     errors, versions = [], {}

@@ -23,12 +23,12 @@ import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
-from wave import environment, machine, show, table
+
+from running import THREADS, environment, machine, share_processors, show, table
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("exponax", "jax_cfd")
 OURS = ("etdrk2", "rk3")
-THREADS = 2
 TIMEOUT = 1800.0  # s, for one process
 
 Case = dict[str, Any]
@@ -138,9 +138,7 @@ def main() -> int:
         parser.error(f"no case contains {args.only!r}")
     rounds = args.rounds or (1 if args.quick else 3)
 
-    # The processes inherit this; all codes then see the same two processors.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    share_processors()
     pythons = {code: sys.executable if code in OURS else args.python or environment(code, args.peers) for code in codes}
     answers: list[dict[str, list[Answer]]] = [{} for _ in cases]
     errors: list[str] = []

@@ -80,3 +80,9 @@ def run_case(code: str, topic: str, python: str, case: dict[str, Any], repeats: 
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RuntimeError(said[-1])
     return json.loads(lines[-1])
+
+
+def share_processors() -> None:
+    """Keep to two processors; processes started from here inherit this, so that all codes see the same ones."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])

@@ -20,14 +20,13 @@ The peers get environments of their own, made at the first run in `benchmarks/.p
 import argparse
 import json
 import math
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from running import THREADS, environment, machine, run_case, show, table
+from running import THREADS, environment, machine, run_case, share_processors, show, table
 from triad import measure
 
 HERE = Path(__file__).resolve().parent
@@ -193,9 +192,7 @@ def main() -> int:
         parser.error(f"no case contains {args.only!r}")
     rounds = args.rounds or (1 if args.quick else 3)
 
-    # The processes inherit this; all codes then see the same two processors.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    share_processors()
     pythons = {code: sys.executable if code == "ours" else environment(code, args.peers) for code in codes}
 
     results = [Results(case, args.best) for case in cases]

@@ -53,6 +53,7 @@ def learned_score() -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32) if isinstance(x, jax.Array) else x, network)
 
 
+@functools.cache
 def classifier() -> dict[str, jax.Array]:
     """Weights of the classifier."""
     shapes = {"inward": (64, 64), "threshold": (64,), "outward": (64, 10), "bias": (10,)}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..core.fourier import Modes
-from .planar_advection import advected, carried
+from .planar_advection import advected
 
 
 class FlowState(eqx.Module):
@@ -63,9 +63,8 @@ class PlanarVorticity(eqx.Module):
 
     def advection(self, state: FlowState) -> FlowState:
         """-(u . grad) w, that the mean velocity stays, and -(u . grad) theta."""
-        planar = self.modes, state.modes, state.mean
-        scalars = None if state.scalars is None else carried(*planar, state.scalars)  # type: ignore[arg-type]
-        return FlowState(advected(*planar), jnp.zeros_like(state.mean), scalars)  # type: ignore[arg-type]
+        rate, scalars = advected(self.modes, state.modes, state.mean, state.scalars)  # type: ignore[arg-type]
+        return FlowState(rate, jnp.zeros_like(state.mean), scalars)  # type: ignore[arg-type]
 
 
 class SpatialVelocity(eqx.Module):

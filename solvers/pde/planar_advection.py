@@ -30,21 +30,18 @@ from ..core.fourier import Modes
 from ..core.linear_map import linear_map
 
 
-def advected(modes: Modes, vorticity: Array, mean: Array) -> Array:
-    """Modes of -(u . grad) w of the velocity that belongs to the vorticity w and the mean velocity."""
+def advected(modes: Modes, vorticity: Array, mean: Array, scalars: Array | None) -> tuple[Array, Array | None]:
+    """Modes of -(u . grad) w, for the vorticity w and the mean velocity that make u, and of -(u . grad) of scalars."""
     # Aliased products make the two forms differ, and the derivative of one is not that of the other.
-    rate = _advected if modes.dealias == "none" else _advected_by_parts
-    return rate(modes, vorticity, mean)
+    rates = _advected if modes.dealias == "none" else _advected_by_parts
+    found = rates(modes, vorticity, mean, jnp.zeros((0, *modes.shape), vorticity.dtype) if scalars is None else scalars)
+    return found[0], None if scalars is None else found[1:]
 
 
-def carried(modes: Modes, vorticity: Array, mean: Array, scalars: Array) -> Array:
-    """Modes of -(u . grad) theta of scalars, leading axis."""
-    z, *slopes = _fields(modes, [_swirl(modes, vorticity), *(_slope(modes, theta) for theta in scalars)], mean)
-    return jnp.stack([_along(modes, z, q) for q in slopes])
-
-
-def _advected(modes: Modes, vorticity: Array, mean: Array) -> Array:
-    return _along(modes, *_fields(modes, [_swirl(modes, vorticity), _slope(modes, vorticity)], mean))
+def _advected(modes: Modes, vorticity: Array, mean: Array, scalars: Array) -> Array:
+    """The rate of the vorticity and behind it those of the scalars."""
+    z, *slopes = _fields(modes, [_swirl(modes, vorticity), *_slopes(modes, [vorticity, *scalars])], mean)
+    return jnp.stack([_modes_of_rate(modes, _along(z, q)) for q in slopes])
 
 
 _advected_by_parts = jax.custom_jvp(_advected, nondiff_argnums=(0,))
@@ -52,13 +49,15 @@ _advected_by_parts = jax.custom_jvp(_advected, nondiff_argnums=(0,))
 
 @_advected_by_parts.defjvp
 def _advected_jvp(modes: Modes, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    vorticity, mean = primals
-    # A batch of its own, so that the reverse sweep, which needs z alone, does not transform q again.
-    (z,) = _fields(modes, [_swirl(modes, vorticity)], mean)
-    (dz,) = _fields(modes, [_swirl(modes, tangents[0])], tangents[1])
+    # Batches of their own, so that the reverse sweep does not transform the slope of the vorticity again.
+    (z, *q), (dz, *dq) = (
+        _fields(modes, [_swirl(modes, vorticity), *_slopes(modes, scalars)], mean)
+        for vorticity, mean, scalars in (primals, tangents)
+    )
     k, m = _wavenumbers(modes, z.real.dtype)
     factor = lax.complex(-k * m, 0.5 * (m**2 - k**2))  # -(i/2) (k - i m)^2
-    return _advected(modes, vorticity, mean), _modes_of_square(modes, factor, 2 * z * dz)
+    carried = [_modes_of_rate(modes, _along(dz, a) + _along(z, b)) for a, b in zip(q, dq, strict=True)]
+    return _advected(modes, *primals), jnp.stack([_modes_of_square(modes, factor, 2 * z * dz), *carried])
 
 
 def _swirl(modes: Modes, vorticity: Array) -> tuple[Array, Array]:
@@ -69,16 +68,19 @@ def _swirl(modes: Modes, vorticity: Array) -> tuple[Array, Array]:
     return lax.complex(k * inverse, m * inverse), vorticity
 
 
-def _slope(modes: Modes, scalar: Array) -> tuple[Array, Array]:
-    """q as (factor, modes)."""
-    k, m = _wavenumbers(modes, scalar.real.dtype)
-    return lax.complex(-m, k), scalar
+def _slopes(modes: Modes, scalars: Any) -> list[tuple[Array, Array]]:
+    """q of each scalar as (factor, modes)."""
+    return [(lax.complex(-m, k), scalar) for scalar in scalars for k, m in [_wavenumbers(modes, scalar.real.dtype)]]
 
 
-def _along(modes: Modes, z: Array, q: Array) -> Array:
-    """Modes of -(u . grad) of a scalar whose slope is q."""
-    rate = modes.from_points(-(z.real * q.real + z.imag * q.imag))
-    return rate.at[0, 0].set(0)  # the mean stays what it is, to the last bit
+def _along(z: Array, q: Array) -> Array:
+    """-(u . grad) of a scalar whose slope is q, on the points."""
+    return -(z.real * q.real + z.imag * q.imag)
+
+
+def _modes_of_rate(modes: Modes, rate: Array) -> Array:
+    """Its modes; the mean stays what it is, to the last bit."""
+    return modes.from_points(rate).at[0, 0].set(0)
 
 
 # ---- Transforms of all modes
