@@ -37,7 +37,7 @@ from .record import Draws, InMemory, OnDisk
 LOOK = 64  # steps between two looks for values that are not finite, for a march without members
 SECONDS = 0.25  # that a chunk should take: how long Ctrl-C waits, how often a bar moves
 PAUSE = 10.0  # s between two checkpoints where the user names no interval
-ROOM = 1 << 25  # bytes of observations that a chunk may hold
+ROOM = 1 << 22  # bytes of observations that a chunk may hold
 
 
 class Plan(NamedTuple):

@@ -202,7 +202,8 @@ def sample(
     # Without weak types, which an adapted step would not have: else the second window would be compiled again.
     kernel, positions = settled((kernel, positions))
     mesh, positions = spread(positions, chains)
-    ensemble = Ensemble(kernel, key, jnp.arange(chains, dtype=jnp.uint32), mesh, _takes_key(kernel))
+    own = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(chains, dtype=jnp.uint32))
+    ensemble = Ensemble(kernel, own, mesh, _takes_key(kernel))
     states = _start(ensemble, positions)
     _check_start(states, chains)
     adapt = _what_to_adapt(kernel, adapt)

@@ -21,8 +21,7 @@ class Ensemble(eqx.Module):
     """
 
     kernel: Any
-    key: Array
-    index: Array  # of each chain
+    own: Array  # fold_in(key, c) of each chain
     mesh: Any = eqx.field(static=True)
     with_key: bool = eqx.field(static=True)  # whether `init` takes a key
 
@@ -40,7 +39,7 @@ class Ensemble(eqx.Module):
 
     def keys(self, n: Any) -> Array:
         number = jnp.asarray(n, jnp.uint32)
-        return jax.vmap(lambda c: jax.random.fold_in(jax.random.fold_in(self.key, c), number))(self.index)
+        return jax.vmap(lambda own: jax.random.fold_in(own, number))(self.own)
 
     def mapped(self, one: Any, keys: Array, of_chains: Any) -> Any:
         """`one(kernel, key, x)` of each chain, each device its own chains."""

@@ -40,7 +40,8 @@ def plus(x: Any, factor: Any, y: Any) -> Any:
 def normal_like(key: Array, x: Any) -> Any:
     """Standard normal numbers in the shape of `x` (arrays or their `ShapeDtypeStruct`), one key per leaf."""
     leaves, tree = jax.tree.flatten(x)
-    keys = jax.random.split(key, len(leaves))
+    # Splitting costs as much as a few dozen numbers.
+    keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
     return tree.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
 
 
