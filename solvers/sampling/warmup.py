@@ -201,7 +201,7 @@ def _window(ensemble: Ensemble, adapt: Any, states: Any, first: Array, length: A
 
     states, averaging, mean, m2, draws = lax.fori_loop(0, length, one, (states, averaging, zeros, zeros, draws))
     centre = jax.tree.map(lambda m: m.mean(axis=0), mean)
-    chains = ensemble.index.shape[0]
+    chains = ensemble.own.shape[0]
 
     def pooled(m: Array, s: Array, c: Array) -> Array:
         return (s.sum(axis=0) + length.astype(m.dtype) * ((m - c) ** 2).sum(axis=0)) / (chains * length - 1).astype(
@@ -233,7 +233,7 @@ def warm_up(
         states, size, mean, variance, draws = _window(current, adapt, states, *numbers, room)
         if size is not None:
             kernel = eqx.tree_at(lambda k: k.step_size, kernel, size)
-        count = length * ensemble.index.shape[0]
+        count = length * ensemble.own.shape[0]
         if renews and own is not None and adapt is not None and count > 1:
             rows = jax.tree.map(lambda x, n=length: np.asarray(x[:n]), draws)
             kernel = eqx.tree_at(lambda k: k.metric, kernel, adapt.metric(mean, variance, count, rows))
