@@ -11,6 +11,7 @@ All chunks run one compiled program, whose number of turns is an argument. So a 
 come out whatever the sizes are.
 """
 
+import functools
 import math
 import os
 import signal
@@ -30,11 +31,12 @@ from jax import lax
 from jaxtyping import Array
 
 from . import checkpoint_file
+from .captured import fingerprint
 from .checkpoint_file import CheckpointError, ForeignFileError
 from .checks import check_same_struct
 from .record import Draws, InMemory, OnDisk
 
-LOOK = 64  # steps between two looks for values that are not finite, for a march without members
+LOOK = 64  # steps between two looks for values that are not finite
 SECONDS = 0.25  # that a chunk should take: how long Ctrl-C waits, how often a bar moves
 PAUSE = 10.0  # s between two checkpoints where the user names no interval
 ROOM = 1 << 22  # bytes of observations that a chunk may hold
@@ -67,7 +69,17 @@ class Outcome(NamedTuple):
 
 
 @eqx.filter_jit
-def _chunk(march: Any, carry: Any, failed: Array, start: Array, count: Array, borders: Array, thin: int, room: int):
+def _chunk(
+    march: Any,
+    carry: Any,
+    failed: Array,
+    start: Array,
+    count: Array,
+    borders: Array,
+    thin: int,
+    room: int,
+    captured: Any,  # what functions of the march see beside their arguments: another program if it changes
+) -> tuple:
     """`count` ticks from tick `start` on; returns state, failures and the observations, `room` rows of them."""
     march = march.ready()
     every, last = borders
@@ -76,7 +88,7 @@ def _chunk(march: Any, carry: Any, failed: Array, start: Array, count: Array, bo
         def now(failed: Array) -> Array:
             return jnp.where((failed < 0) & ~march.healthy(carry), (tick + 1) * thin, failed)
 
-        if march.members is not None or thin >= LOOK:
+        if thin >= LOOK:
             return now(failed)
         due = ((tick + 1) * thin % LOOK < thin) | ((tick + 1) % every == 0) | (tick + 1 == last)
         return lax.cond(due, now, lambda x: x, failed)
@@ -145,7 +157,8 @@ class _Journey:
         self.march, self.carry, self.plan, self.identity = march, carry, plan, identity
         self.thin, self.tick, self.stopped, self.saved = plan.thin, 0, False, -1
         self.failed = jnp.full((march.members or 1,), -1, jnp.int32)
-        self.value = _shapes(march, carry)
+        self.captured = fingerprint(march)
+        self.value = _shapes(march, carry, self.captured)
         self.sinks = {name: sink for name, sink in sinks.items() if not isinstance(sink, Draws)}
         member = jax.tree.map(
             lambda s: s if march.members is not None else jax.ShapeDtypeStruct((1, *s.shape), s.dtype), self.value
@@ -192,8 +205,8 @@ class _Journey:
     def march_ticks(self, count: int) -> tuple:
         every = self.plan.every if self.has_borders() else self.plan.ticks
         borders = jnp.array([every, self.plan.ticks], jnp.int32)
-        start, count_ = jnp.asarray(self.tick, jnp.int32), jnp.asarray(count, jnp.int32)
-        return _chunk(self.march, self.carry, self.failed, start, count_, borders, self.thin, self.room)
+        numbers = jnp.asarray(self.tick, jnp.int32), jnp.asarray(count, jnp.int32), borders
+        return _chunk(self.march, self.carry, self.failed, *numbers, self.thin, self.room, self.captured)
 
     def on(self) -> bool:
         """Whether there is more to do."""
@@ -405,16 +418,26 @@ def _is_weak(x: Any) -> bool:
     return isinstance(x, jax.Array) and x.weak_type
 
 
-def _shapes(march: Any, carry: Any) -> Any:
+def shape_of(function: Callable, module: Any, *args: Any, captured: Any = None) -> Any:
+    """Shapes of `function(module, *args)`, a function of a file; traced once for each kind of arguments."""
+    arrays, still = eqx.partition(module, eqx.is_array)
+    return _called.eval_shape(function, still, captured, arrays, args)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _called(function: Callable, still: Any, captured: Any, arrays: Any, args: tuple) -> Any:
+    return function(eqx.combine(arrays, still), *args)
+
+
+def _one_step(march: Any, carry: Any) -> tuple:
+    ready = march.ready()
+    return ready.advance(carry, jnp.zeros((), jnp.int32)), ready.see(carry)
+
+
+def _shapes(march: Any, carry: Any, captured: Any) -> Any:
     """Shapes of an observation, after a check that a step returns what it got."""
-
-    def both(carry: Any) -> tuple:
-        ready = march.ready()
-        return ready.advance(carry, jnp.zeros((), jnp.int32)), ready.see(carry)
-
-    after, value = jax.eval_shape(both, carry)
-    before = jax.eval_shape(lambda c: c, carry)
-    check_same_struct(before, after)
+    after, value = shape_of(_one_step, march, carry, captured=captured)
+    check_same_struct(jax.eval_shape(lambda c: c, carry), after)
     return value
 
 

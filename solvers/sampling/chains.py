@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
 from ..core.checks import check_finite, is_known, warn_of_truncation, whole
-from ..core.host_loop import drive, settled
+from ..core.host_loop import drive, settled, shape_of
 from ..core.long_run import as_plan, as_sinks, describe, shapes
 from ..core.status import SolverError, Status
 from .diagnostics import Summary, diagnose
@@ -38,7 +39,8 @@ class Samples(eqx.Module):
         steps: number of steps after the warm-up.
         stopped: whether the rule `until` ended the run.
         status: OK, or NONFINITE.
-        failed_step: per chain, the step after which its state was first seen not finite, or -1.
+        failed_step: per chain, the step after which its state was first seen not finite (looked for every 64 steps
+            and at the end), or -1.
     """
 
     draws: Any
@@ -238,7 +240,7 @@ class _Chains(eqx.Module):
 
     def enter(self, states: Any) -> dict:
         """Before the first step; the shapes of a report show by tracing one."""
-        last = jax.eval_shape(lambda s: _told(self.ensemble.step(0, s)[1]), states)
+        last = shape_of(_report, self.ensemble, states, captured=fingerprint(self.ensemble)) if self.report else None
         blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), last) if self.report else None
         return {"states": states, "tally": Tally.empty(self.members), "report": blank}
 
@@ -254,6 +256,10 @@ class _Chains(eqx.Module):
 
     def healthy(self, carry: dict) -> Array:
         return finite_chains(carry["states"].position, self.members)
+
+
+def _report(ensemble: Ensemble, states: Any) -> dict[str, Array]:
+    return _told(ensemble.step(0, states)[1])
 
 
 def _told(info: Any) -> dict[str, Array]:

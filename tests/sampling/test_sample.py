@@ -263,9 +263,10 @@ def test_a_lost_chain_does_not_spoil_the_others():
             return Position(jnp.where(state.position > 50.0, jnp.nan, 2 * state.position)), None
 
     run = sv.sample(Doubling(), KEY, jnp.array([[0.0], [1.0]]), steps=20, sinks={"m": sv.Moments()})
-    assert run.failed_step.tolist() == [-1, 7] and run.status is sv.Status.NONFINITE
+    # Looked for every 64 steps and at the end; sinks look at every value.
+    assert run.failed_step.tolist() == [-1, 20] and run.status is sv.Status.NONFINITE
     assert run.sinks["m"].count == 26 and np.isfinite(run.sinks["m"].mean).all()
-    with pytest.raises(sv.SolverError, match="1 of 2 chains are not finite any more, the first after step 7"):
+    with pytest.raises(sv.SolverError, match="1 of 2 chains are not finite any more, the first after step 20"):
         run.check()
 
 
