@@ -65,8 +65,8 @@ def test_position_gradients_on_nodes_and_at_faces(case, name):
     places = {"sources": [[5.0, 0.9 * 6], [1.0, 0.9 * 14]], "receivers": [[7.0, 0.9 * 3], [12.0, 0.9], [5.3, 0.9 * 15]]}
     p = p | {key: jnp.asarray(value) for key, value in places.items()}
     slope = np.asarray(gradient(p)[name])
-    # Second derivatives jump on nodes, so a central difference has errors h, h^2, ...: the first two are extrapolated
-    # away, which leaves h^3 = 1e-12 beside a round-off of 8 eps f / h = 2e-11.
+    # Third derivatives jump on nodes, so a central difference has errors h^2, h^3, ...: extrapolation for h and h^2
+    # leaves h^3 = 1e-12 beside a round-off of 8 eps f / h = 2e-11.
     h = 1e-4
     numeric, inside = np.zeros_like(slope), np.zeros(slope.shape, bool)
     for i in np.ndindex(*slope.shape):
