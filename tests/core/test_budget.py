@@ -111,7 +111,7 @@ def test_a_budget_that_nothing_fits_is_refused_to_gradients_before_running():
     ("changes", "words"),
     [
         ({"steps": 0}, "`steps` must be at least 1, got 0"),
-        ({"steps": 2.5}, "`steps` must be a whole number, got 2.5"),
+        ({"steps": True}, "`steps` must be a whole number, got True"),
         ({"dt": -1.0}, "`dt` must be positive"),
         ({"dt": 4.0}, "Courant number"),
         ({"inputs": jnp.zeros(STEPS)}, "`inputs` but no sources"),

@@ -263,6 +263,16 @@ def test_python_scalars_and_double_inputs_do_not_promote_float32():
     assert {x.dtype for x in floats} == {jnp.dtype("float32")} and run.times.dtype == jnp.float32
 
 
+def test_a_state_that_is_about_to_lose_its_digits_is_told():
+    with jax.enable_x64(False), pytest.warns(UserWarning, match=r"`state\['u'\]` is float64 and JAX will keep it as"):
+        sv.simulate(Forget(), {"u": np.ones(2)}, steps=1, dt=0.1)
+
+
+class Forget:
+    def step(self, state, inputs, dt):
+        return state
+
+
 def test_an_equation_of_higher_precision_than_its_state_is_named():
     with pytest.raises(TypeError, match=r"float32.* to float64"):
         sv.simulate(Pendulum(STIFFNESS), start(jnp.float32), steps=3, dt=0.1)

@@ -370,3 +370,9 @@ def test_reports_are_frozen_and_short():
         assert max(map(len, str(report).splitlines())) <= 120
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(report, dataclasses.fields(report)[0].name, 1.0)
+
+
+def test_a_function_that_jumps_fails_though_its_remainders_are_smooth_in_between():
+    """f(0) is a point of its own: f(h) - f(0) does not fall with h."""
+    report = check_gradient(lambda x: jnp.where(x == 0, 1.0, 0.0) + 0.0 * x, jnp.zeros(()), jnp.ones(()))
+    assert verdicts(report)[0] == "wrong" and not report.ok and "R0: falls too slowly" in str(report)
