@@ -123,7 +123,8 @@ class _Search:
     """One walk through captured objects; remembers where it has been."""
 
     def __init__(self):
-        self.visited: dict[int, int] = {}
+        # With the things themselves: the identity of one that dies is given to another.
+        self.visited: dict[int, tuple[int, Any]] = {}
 
     def walk(self, thing: Any, depth: int) -> Any:
         if isinstance(thing, PLAIN):
@@ -136,10 +137,10 @@ class _Search:
         if _is_constant(thing):
             return _Same(thing)
         if id(thing) in self.visited:
-            return ("again", self.visited[id(thing)])
+            return ("again", self.visited[id(thing)][0])
         if depth > DEEPEST or len(self.visited) > MOST:
             return _Same(thing)
-        self.visited[id(thing)] = len(self.visited)
+        self.visited[id(thing)] = (len(self.visited), thing)
         return (_Same(type(thing)), self.contents(thing, depth + 1))
 
     def contents(self, thing: Any, depth: int) -> Any:
