@@ -6,12 +6,14 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import solvers as sv
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "how_to.md"
 
 
+@pytest.mark.slow
 def test_the_code_for_many_shots_runs():
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert blocks

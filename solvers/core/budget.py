@@ -60,7 +60,7 @@ class Plan(eqx.Module):
             mark = "  <- auto" if option.adjoint == self.chosen else ""
             rows.append(f"  {option.adjoint!s:<24} {_size(option.bytes):>10}  {option.runs:4.0f}{mark}")
         if self.chosen is None:
-            rows.append("  none fits: auto runs with the leanest, and refuses a gradient that needs the memory")
+            rows.append("  none fits: auto runs, and refuses a gradient that needs the memory")
         return "\n".join(rows)
 
 
@@ -120,14 +120,15 @@ def _table(run: Arguments, memory: Any) -> Plan:
 def choose(run: Arguments, adjoint: Any, memory: Any) -> Nest:
     """The nested scans of the strategy that `simulate` was asked for.
 
-    Where none fits, those of the leanest with a refusal: a run that nobody differentiates needs no memory for it.
+    Where none fits, a plain scan with a refusal: a run that nobody differentiates needs no memory for it.
     """
     refusal = None
     if isinstance(adjoint, str) and adjoint == "auto":
         table = _table(run, memory)
         adjoint = table.chosen
         if adjoint is None:
-            adjoint = min(table.options, key=lambda option: option.bytes).adjoint
+            # Nothing is kept in a sweep that is refused: a plain scan, which compiles fastest.
+            adjoint = StoreAll()
             refusal = Refusal(
                 "No adjoint strategy fits. The run itself can be computed and differentiated forwards, but a gradient "
                 f"cannot. Raise `memory`, or use fewer steps or a smaller grid:\n{table}"

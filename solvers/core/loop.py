@@ -93,7 +93,7 @@ def simulate(
             tuple, list or dict of these.
         every: observe after every `every` steps.
         adjoint: `StoreAll()`, `Checkpoint(levels)` or "auto", which stores all where that fits into `memory`, and
-            else takes the fewest levels that fit. Where none fits, the run is marched all the same, with the leanest;
+            else takes the fewest levels that fit. Where none fits, the run is marched all the same;
             a gradient through it that would need the memory is refused. `plan` shows the choice without running.
         memory: bytes for the reverse sweep of one run (of one lane under `vmap`), such as "2GB"; default half of the
             free memory.

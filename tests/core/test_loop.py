@@ -517,9 +517,8 @@ def test_memory_that_is_too_small_refuses_a_gradient_and_nothing_else():
     value, slope = jax.jvp(cost, (STIFFNESS,), (STIFFNESS,))
     expected = jax.jvp(lambda p: cost(p, adjoint=sv.StoreAll()), (STIFFNESS,), (STIFFNESS,))
     close((value, slope), expected, 1e-12)
-    for gradient in (jax.grad(cost), jax.jit(jax.grad(cost))):
-        with pytest.raises(ValueError, match="No adjoint strategy fits") as caught:
-            gradient(STIFFNESS)
+    with pytest.raises(ValueError, match="No adjoint strategy fits") as caught:
+        jax.eval_shape(jax.grad(cost), STIFFNESS)
     text = str(caught.value)
     for option in ("StoreAll()", "Checkpoint(levels=2)", "Checkpoint(levels=4)", "budget 1.0 kB", "cost"):
         assert option in text
@@ -532,4 +531,4 @@ def test_a_nonlinear_state_needs_the_memory_too():
         ][0]
 
     with pytest.raises(ValueError, match="No adjoint strategy fits"):
-        jax.grad(misfit)(start()["angle"])
+        jax.eval_shape(jax.grad(misfit), start()["angle"])
