@@ -274,6 +274,7 @@ def test_receivers_on_a_line_are_read_and_differentiated_as_any_others(faces):
 # ---- One and three dimensions ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_taylor_and_dot_product_in_one_and_three_dimensions(ndim):
     """Other axes, other slabs and windows: all that is differentiated at once."""
