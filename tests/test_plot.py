@@ -263,6 +263,19 @@ def test_a_misfit_falls_on_a_logarithmic_scale():
 # ---- animate ----
 
 
+def test_an_animation_may_be_drawn_into_axes_of_ones_own(tmp_path):
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    own = Figure(figsize=(4, 2), dpi=50)
+    left, right = own.subplots(1, 2)
+    canvas = own.canvas
+    path = plot.animate(RANDOM.normal(size=(2, *GRID.shape)), GRID, tmp_path / "own.gif", ax=right, dpi=300)
+    assert right.images and not left.images and own.canvas is canvas
+    with Image.open(path) as picture:
+        assert picture.size == (200, 100) and picture.n_frames == 2
+
+
 def frames_of(path):
     with Image.open(path) as picture:
         frames = [np.asarray(frame.convert("RGB"), float) for frame in ImageSequence.Iterator(picture)]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .checks import is_whole
 from .linear_map import linear_map
 
 # Number of steps between two looks for a NaN, and the most steps whose derivative is taken in one piece.
@@ -51,13 +52,12 @@ class Checkpoint(eqx.Module):
         The nested form of Griewank and Walther, Evaluating Derivatives (2008), chapter 12.
     """
 
-    levels: int | None = eqx.field(static=True, default=None)
+    levels: int | None = eqx.field(static=True)
 
-    def __check_init__(self):
-        if self.levels is not None and (not isinstance(self.levels, int) or self.levels < 2):
-            raise ValueError(
-                f"Checkpoint(levels=...) must be a whole number of at least 2 or None, got {self.levels!r}."
-            )
+    def __init__(self, levels: Any = None):
+        if levels is not None and (not is_whole(levels) or levels < 2):
+            raise ValueError(f"Checkpoint(levels=...) must be a whole number of at least 2 or None, got {levels!r}.")
+        self.levels = None if levels is None else int(levels)
 
 
 def segment_sizes(length: int, levels: int, step_bytes: float, state_bytes: float) -> tuple[int, ...]:

@@ -9,9 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from .adjoint import STRETCH, Checkpoint, StoreAll, segment_sizes
+from .arguments import Arguments, checked
 from .equation import make_stepper
+from .refusal import Refusal
 
 # Copies of the state that any reverse sweep holds beside what it stores: the state itself, its cotangent, the
 # gradient, and what passes between them.
@@ -20,11 +23,17 @@ MOST_LEVELS = 5
 
 
 class Nest(eqx.Module):
-    """How the scans are nested: segment lengths in observations and in steps, and whether segments are recomputed."""
+    """How the scans are nested: segment lengths in observations and in steps, and whether segments are recomputed.
+
+    `refusal` is what to say to a reverse sweep, for which the memory does not suffice; `linear` that a sweep to the
+    state and inputs alone needs none.
+    """
 
     ticks: tuple[int, ...] = eqx.field(static=True, default=())
     steps: tuple[int, ...] = eqx.field(static=True, default=())
     recompute: bool = eqx.field(static=True, default=False)
+    refusal: Refusal | None = eqx.field(static=True, default=None)
+    linear: bool = eqx.field(static=True, default=False)
 
 
 class Option(eqx.Module):
@@ -36,7 +45,10 @@ class Option(eqx.Module):
 
 
 class Plan(eqx.Module):
-    """Strategies for one run, the fastest first, and the one that `adjoint="auto"` takes (None: none fits)."""
+    """Strategies for one run, the fastest first, and the one that `adjoint="auto"` takes.
+
+    `chosen` is None where none fits: then `simulate` marches, and refuses a gradient that would need the memory.
+    """
 
     options: tuple[Option, ...]
     chosen: Any
@@ -47,6 +59,8 @@ class Plan(eqx.Module):
         for option in self.options:
             mark = "  <- auto" if option.adjoint == self.chosen else ""
             rows.append(f"  {option.adjoint!s:<24} {_size(option.bytes):>10}  {option.runs:4.0f}{mark}")
+        if self.chosen is None:
+            rows.append("  none fits: auto runs, and refuses a gradient that needs the memory")
         return "\n".join(rows)
 
 
@@ -66,8 +80,12 @@ def plan(
         equation, state, steps, dt, inputs, every, memory: as for `simulate`.
 
     Returns:
-        A `Plan`, which prints as a table. The bytes are an estimate from the shapes of what one step keeps; the
-        compiler's own number is `jit(f).lower(...).compile().memory_analysis()`.
+        A `Plan`, which prints as a table and says which strategy is taken, or that none fits. The bytes are an
+        estimate from the shapes of what one step keeps; the compiler's own number is
+        `jit(f).lower(...).compile().memory_analysis()`.
+
+    Raises:
+        ValueError: for what `simulate` would not run either.
 
     Example:
         >>> import solvers as sv
@@ -78,9 +96,13 @@ def plan(
           Checkpoint(levels=2) ... <- auto
         ...
     """
-    state = jax.tree.map(jnp.asarray, state)
+    return _table(checked(equation, state, steps=steps, dt=dt, inputs=inputs, every=every), memory)
+
+
+def _table(run: Arguments, memory: Any) -> Plan:
     budget = _free_memory() // 2 if memory is None else parse_bytes(memory)
-    state_bytes, step_bytes = _costs(equation, state, dt, inputs)
+    state_bytes, step_bytes, _ = _costs(run)
+    steps, every = run.steps, run.every
     working = WORKING_STATES * (state_bytes + step_bytes)
     # Storing all passes each stretch of steps through a buffer of its own, forwards and backwards.
     stretches = 2 * min(steps, STRETCH) * step_bytes
@@ -95,20 +117,27 @@ def plan(
     return Plan(tuple(options), fitting[0] if fitting else None, int(budget))
 
 
-def choose(
-    equation: Any, state: Any, *, steps: int, dt: Any, inputs: Any, every: int, adjoint: Any, memory: Any
-) -> Nest:
-    """The nested scans of the strategy that `simulate` was asked for; ValueError where none fits."""
+def choose(run: Arguments, adjoint: Any, memory: Any) -> Nest:
+    """The nested scans of the strategy that `simulate` was asked for.
+
+    Where none fits, a plain scan with a refusal: a run that nobody differentiates needs no memory for it.
+    """
+    refusal = None
     if isinstance(adjoint, str) and adjoint == "auto":
-        table = plan(equation, state, steps=steps, dt=dt, inputs=inputs, every=every, memory=memory)
-        if table.chosen is None:
-            raise ValueError(
-                f"No adjoint strategy fits. Raise `memory`, or use fewer steps or a smaller grid:\n{table}"
-            )
+        table = _table(run, memory)
         adjoint = table.chosen
+        if adjoint is None:
+            # Nothing is kept in a sweep that is refused: a plain scan, which compiles fastest.
+            adjoint = StoreAll()
+            refusal = Refusal(
+                "No adjoint strategy fits. The run itself can be computed and differentiated forwards, but a gradient "
+                f"cannot. Raise `memory`, or use fewer steps or a smaller grid:\n{table}"
+            )
     if not isinstance(adjoint, (StoreAll, Checkpoint)):
         raise ValueError(f'`adjoint` must be StoreAll(), Checkpoint(levels) or "auto", got {adjoint!r}.')
-    return nest_of(adjoint, steps, every, *_costs(equation, state, dt, inputs))
+    state_bytes, step_bytes, linear = _costs(run)
+    nest = nest_of(adjoint, run.steps, run.every, state_bytes, step_bytes)
+    return Nest(nest.ticks, nest.steps, nest.recompute, refusal, linear)
 
 
 def nest_of(adjoint: Any, steps: int, every: int, state_bytes: float, step_bytes: float) -> Nest:
@@ -123,18 +152,21 @@ def nest_of(adjoint: Any, steps: int, every: int, state_bytes: float, step_bytes
     return Nest(ticks, inner or ((every,) if every > STRETCH else ()), recompute=True)
 
 
-def _costs(equation: Any, state: Any, dt: Any, inputs: Any) -> tuple[float, float]:
-    """Bytes of a checkpoint and bytes that the derivative of one step keeps."""
-    moving, still = eqx.partition((equation, state, dt, inputs), eqx.is_array_like)
+def _costs(run: Arguments) -> tuple[float, float, bool]:
+    """Bytes of a checkpoint, bytes that the derivative of one step keeps, and whether the step is linear.
+
+    Linear means: a derivative with respect to state and inputs alone keeps nothing.
+    """
+    moving, still = eqx.partition((run.equation, run.state, run.dt, run.inputs), eqx.is_array_like)
     leaves, tree = jax.tree.flatten(moving)
     shapes = tuple(_shape(x) for x in leaves)
     still_leaves, still_tree = jax.tree.flatten(still)
     try:
-        return _costs_of_shapes(tree, shapes, still_tree, tuple(still_leaves))
+        return _costs_of_shapes(tree, shapes, still_tree, tuple(still_leaves), run.seen)
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
-        return _costs_of_shapes.__wrapped__(tree, shapes, still_tree, tuple(still_leaves))
+        return _costs_of_shapes.__wrapped__(tree, shapes, still_tree, tuple(still_leaves), run.seen)
 
 
 def _shape(x: Any) -> tuple:
@@ -142,16 +174,21 @@ def _shape(x: Any) -> tuple:
 
 
 @lru_cache(maxsize=256)
-def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tuple) -> tuple[float, float]:
+def _costs_of_shapes(
+    tree: Any, shapes: tuple, still_tree: Any, still_leaves: tuple, seen: Any
+) -> tuple[float, float, bool]:
     arrays = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in shapes])
     still = jax.tree.unflatten(still_tree, still_leaves)
 
-    def residuals(moving: Any) -> tuple:
+    def opened(moving: Any) -> tuple:
         equation, state, dt, inputs = eqx.combine(moving, still)
         dtype = jnp.finfo(jnp.result_type(*[x for x in jax.tree.leaves(state) if _is_float(x)])).dtype
         stepper = make_stepper(equation, jnp.asarray(dt, dtype))
         first = jax.tree.map(lambda x: x[0].astype(dtype) if _is_float(x) else x[0], inputs)
-        state = stepper.enter(state) if hasattr(stepper, "enter") else state
+        return stepper, stepper.enter(state) if hasattr(stepper, "enter") else state, first
+
+    def all_of_it(moving: Any) -> tuple:
+        stepper, state, first = opened(moving)
         if hasattr(stepper, "taped_step"):
             kept = stepper.taped_step(state, first)[1]
             return state, kept, ()
@@ -159,6 +196,27 @@ def _costs_of_shapes(tree: Any, shapes: tuple, still_tree: Any, still_leaves: tu
         _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), arrays, state)
         return state, jax.tree.leaves(pull), jax.tree.leaves(eqx.filter((arrays, rest), eqx.is_array))
 
+    def slope(moving: Any) -> bool:
+        """Whether the derivative of the step with respect to state and inputs is the same wherever they are."""
+        stepper, state, first = opened(moving)
+        floats, rest = eqx.partition((state, first), eqx.is_inexact_array)
+
+        def pushed(at: Any, along: Any) -> Any:
+            return jax.jvp(lambda x: eqx.filter(stepper.step(*eqx.combine(x, rest)), eqx.is_inexact_array), at, along)[
+                1
+            ]
+
+        jaxpr = jax.make_jaxpr(pushed)((floats,), (floats,)).jaxpr
+        used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=False)[1]
+        return not any(used[: len(jax.tree.leaves(floats))])
+
+    linear = []
+    jax.eval_shape(lambda moving: linear.append(slope(moving)), arrays)
+    return *_kept_bytes(all_of_it, arrays), linear[0]
+
+
+def _kept_bytes(residuals: Any, arrays: Any) -> tuple[float, float]:
+    """Bytes of the state and of what a step keeps, of a function that returns (state, kept, the same at every step)."""
     jaxpr, (packed, kept, _) = jax.make_jaxpr(residuals, return_shape=True)(arrays)
     n_packed, n_kept = len(jax.tree.leaves(packed)), len(jax.tree.leaves(kept))
     out = jaxpr.jaxpr.outvars

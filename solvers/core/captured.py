@@ -5,6 +5,7 @@ captured values have changed since: a global that was assigned again, an attribu
 fingerprint of a function contains those values; it goes to the compiled function as one more static argument.
 """
 
+import dataclasses
 import enum
 import functools
 import hashlib
@@ -57,9 +58,9 @@ def fingerprint(tree: Any) -> Any:
     """A hashable that changes when something changes which the functions in a pytree capture.
 
     Looked at: cells of closures, globals that the code names, defaults, `functools.partial`, `self` of bound methods,
-    and functions called by the function; in them numbers, strings, arrays (NumPy by content), containers and
-    attributes. A traced value is new each time. Arrays that are leaves of the pytree are not looked at: they are
-    arguments, not constants.
+    methods of objects, and functions called by the function; in them numbers, strings, arrays (NumPy by content),
+    containers and attributes. A traced value is new each time. Arrays that are leaves of the pytree are not looked at:
+    they are arguments, not constants.
 
     Example:
         >>> scale = [1.0]
@@ -75,11 +76,55 @@ def fingerprint(tree: Any) -> Any:
     return _Search().walk(leaves, 0)
 
 
+def fingerprint_of_run(*parts: Any) -> Any:
+    """The fingerprint of what a loop calls: an equation, its observers.
+
+    Looked at beside the leaves: the methods of a struct that is the user's, and functions in static fields.
+    """
+    return _Seen(fingerprint((parts, [_hidden(part) for part in parts])))
+
+
+class _Seen:
+    """A fingerprint as one leaf of a pytree, hashed once."""
+
+    def __init__(self, marks: Any):
+        self.marks, self.hash = marks, hash(marks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Seen) and self.hash == other.hash and self.marks == other.marks
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+def _hidden(part: Any) -> list:
+    """Functions of a struct that are no leaves of it."""
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return []
+    static = [getattr(part, name, None) for name in _static_names(type(part))]
+    functions = (types.FunctionType, types.MethodType, functools.partial)
+    return [*_methods(type(part)), *(x for x in static if isinstance(x, functions))]
+
+
+@functools.cache
+def _static_names(kind: type) -> tuple:
+    return tuple(f.name for f in dataclasses.fields(kind) if f.metadata.get("static"))
+
+
+@functools.cache
+def _methods(kind: type) -> tuple:
+    """Functions in the body of a class and of those above it, as far as they are the user's."""
+    users = [k for k in kind.__mro__ if k.__module__.split(".")[0] not in CONSTANT | {"solvers"}]
+    found = [getattr(x, "__func__", getattr(x, "fget", x)) for k in users for x in vars(k).values()]
+    return tuple(x for x in found if isinstance(x, types.FunctionType))
+
+
 class _Search:
     """One walk through captured objects; remembers where it has been."""
 
     def __init__(self):
-        self.visited: dict[int, int] = {}
+        # With the things themselves: the identity of one that dies is given to another.
+        self.visited: dict[int, tuple[int, Any]] = {}
 
     def walk(self, thing: Any, depth: int) -> Any:
         if isinstance(thing, PLAIN):
@@ -92,10 +137,10 @@ class _Search:
         if _is_constant(thing):
             return _Same(thing)
         if id(thing) in self.visited:
-            return ("again", self.visited[id(thing)])
+            return ("again", self.visited[id(thing)][0])
         if depth > DEEPEST or len(self.visited) > MOST:
             return _Same(thing)
-        self.visited[id(thing)] = len(self.visited)
+        self.visited[id(thing)] = (len(self.visited), thing)
         return (_Same(type(thing)), self.contents(thing, depth + 1))
 
     def contents(self, thing: Any, depth: int) -> Any:
@@ -116,7 +161,9 @@ class _Search:
         wrapped = getattr(thing, "__wrapped__", None)
         if wrapped is not None:
             return (_Same(thing), self.walk(wrapped, depth))
-        return (_Same(thing), self.walk(getattr(thing, "__dict__", None), depth))
+        # Objects that compare by what they hold are the same if they hold the same.
+        own = None if type(thing).__eq__ is not object.__eq__ else _Same(thing)
+        return (own, self.walk(getattr(thing, "__dict__", None), depth), self.walk(_methods(type(thing)), depth))
 
 
 def _is_constant(thing: Any) -> bool:
@@ -126,8 +173,10 @@ def _is_constant(thing: Any) -> bool:
     if hasattr(thing, "__wrapped__"):
         thing = inspect.unwrap(thing)
     if isinstance(thing, types.FunctionType):
-        return str(thing.__module__).split(".")[0] in CONSTANT
-    # Our structs are frozen; our functions are looked into, since they may wrap the user's.
+        root = str(thing.__module__).split(".")[0]
+        # Ours with a closure are looked into, since they may wrap the user's.
+        return root in CONSTANT or (root == "solvers" and not thing.__closure__ and not hasattr(thing, "__wrapped__"))
+    # Our structs are frozen.
     return type(thing).__module__.split(".")[0] in CONSTANT | {"solvers"}
 
 

@@ -1,5 +1,6 @@
 """Checks of what a user gives, before tracing: every message says what was given, what is allowed, what to do."""
 
+import operator
 import warnings
 from typing import Any
 
@@ -43,6 +44,12 @@ def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype:
 def check_finite(array: np.ndarray, name: str) -> None:
     """ValueError that names the array, how many values are not finite, and the first."""
     _refuse(array, ~np.isfinite(array), f"`{name}` must be finite")
+
+
+def check_real(value: Any, name: str) -> None:
+    """ValueError for complex values, whose imaginary part would be dropped."""
+    if jnp.iscomplexobj(value):
+        raise ValueError(f"`{name}` must be real, got complex values; take their real part.")
 
 
 def check_positive(value: Any, name: str) -> None:
@@ -91,9 +98,20 @@ def check_same_struct(before: Any, after: Any) -> None:
 
 
 def whole(value: Any, name: str, least: int = 1) -> int:
-    """A checked whole number."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    """A checked whole number, of any type that says it is one: int, NumPy's integers."""
+    if not is_whole(value):
         raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    return int(value)
+    return operator.index(value)
+
+
+def is_whole(value: Any) -> bool:
+    """True for integers of Python, NumPy and others, and for concrete scalar arrays of them; a bool is none."""
+    if isinstance(value, bool | np.bool_ | Tracer):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import equinox as eqx
+import jax
 from jaxtyping import Array
 
 
@@ -45,3 +46,32 @@ class _Plain(eqx.Module):
 def make_stepper(equation: Any, dt: Array) -> Any:
     """The stepper of an equation, its own or the plain one."""
     return equation.stepper(dt) if hasattr(equation, "stepper") else _Plain(equation, dt)
+
+
+class _Opaque:
+    """An object that Python cannot hash, compared by identity; a cache tells its contents by their fingerprint."""
+
+    def __init__(self, equation: Any):
+        self.equation = equation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.equation, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Opaque) and self.equation is other.equation
+
+    def __hash__(self) -> int:
+        return id(self.equation)
+
+
+def hashable(equation: Any) -> Any:
+    """The equation, for a compiled function that takes what is no pytree as it stands: behind a hash if it has none.
+
+    Data classes with `eq` have none, nor do frozen ones that hold an array.
+    """
+    if jax.tree_util.all_leaves([equation]):
+        try:
+            hash(equation)
+        except TypeError:
+            return _Opaque(equation)
+    return equation

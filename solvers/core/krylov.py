@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from .checks import is_whole
 from .packing import norm2
 from .status import Status
 
@@ -112,7 +113,7 @@ def in_cycles(
 def check_counts(**counts: Any) -> None:
     """ValueError unless all are whole numbers of at least 1."""
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 

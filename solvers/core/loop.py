@@ -5,15 +5,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from .adjoint import STRETCH, differentiable_stretch, nested_scan, remat
+from .arguments import checked
 from .budget import Nest, choose
-from .checks import check_same_struct, is_known, warn_of_truncation, whole
+from .captured import fingerprint_of_run
+from .checks import check_same_struct
 from .equation import make_stepper
 from .observe import accumulates, is_observer, lifted
+from .refusal import forward_only
 from .status import SolverError, Status, failures, public_status
 from .stretch import Stretch, public, watch
 
@@ -27,7 +29,7 @@ class Simulation(eqx.Module):
         times: times of the stacked observations, `times[k] = (k + 1) * every * dt`.
         code: status as an integer array, one per batch entry under `vmap`.
         failed_step: number of steps after which the state was first found not finite (checked at most 64 steps
-            apart), -1 if it never was.
+            apart), -1 if it never was; 0 if a receiver lies outside of the grid.
     """
 
     final: Any
@@ -52,7 +54,8 @@ class Simulation(eqx.Module):
         if bad:
             raise SolverError(
                 f"{bad}: the state is not finite any more after step {bad.first(self.failed_step)} (to within "
-                f"{STRETCH} steps). Usual causes: a time step above the stability limit, or input that is not finite."
+                f"{STRETCH} steps). Usual causes: a time step above the stability limit, input that is not finite, "
+                "a source or receiver outside of the grid."
             )
         return self
 
@@ -72,14 +75,16 @@ def simulate(
     """March an equation in time: `steps` times `state = equation.step(state, inputs[n], dt)`.
 
     Compiled once per equation structure, shapes and number of steps; new values of speeds, sources, `dt` or
-    positions run without a new trace. Works inside `jit`, `vmap`, `grad`, `jvp` and their compositions.
+    positions run without a new trace. What functions see beside their arguments (attributes of a plain object, globals,
+    captured variables) is a constant of the compiled run: a changed value is noticed and compiles anew. Works inside
+    `jit`, `vmap`, `grad`, `jvp` and their compositions.
 
     Gradients with respect to the initial state or to inputs that enter linearly need no memory per step: nothing is
     stored for them, whatever `adjoint` says. For the others `adjoint` decides between memory and recomputation.
 
     Args:
-        equation: anything with `step(state, inputs_n, dt) -> state`, such as `Wave`. If it is a pytree its arrays may
-            be differentiated.
+        equation: anything with `step(state, inputs_n, dt) -> state`, such as `Wave`. If it is a pytree (an
+            `equinox.Module`) its arrays may be differentiated, and take new values without a new compilation.
         state: initial state, a pytree of arrays (for `Wave`: `wave.at_rest()` or `wave.state(...)`).
         steps: number of steps, at least 1.
         dt: time step, in the unit of time of the equation.
@@ -88,7 +93,8 @@ def simulate(
             tuple, list or dict of these.
         every: observe after every `every` steps.
         adjoint: `StoreAll()`, `Checkpoint(levels)` or "auto", which stores all where that fits into `memory`, and
-            else takes the fewest levels that fit. `plan` shows the choice without running.
+            else takes the fewest levels that fit. Where none fits, the run is marched all the same;
+            a gradient through it that would need the memory is refused. `plan` shows the choice without running.
         memory: bytes for the reverse sweep of one run (of one lane under `vmap`), such as "2GB"; default half of the
             free memory.
 
@@ -97,8 +103,8 @@ def simulate(
         at which it happened, to within 64 steps; `.check()` raises.
 
     Raises:
-        ValueError: for what can be seen before running: shapes, a time step above the stability limit, a memory
-            budget that no strategy fits.
+        ValueError: for what can be seen before running: shapes, a time step above the stability limit; when a
+            reverse sweep is built within a memory budget that no strategy fits.
         TypeError: if the step changes the structure, shape or dtype of the state.
 
     Example:
@@ -110,28 +116,26 @@ def simulate(
         >>> run.observed.round(4).tolist(), run.times.tolist(), run.status.name
         ([0.5905, 0.3487], [0.5, 1.0], 'OK')
     """
-    steps, every = whole(steps, "steps"), whole(every, "every")
-    state = jax.tree.map(jnp.asarray, state)
-    dtype = _working_dtype(state)
-    dt = _time_step(dt, dtype)
-    inputs = _check_inputs(inputs, steps, dtype)
-    if hasattr(equation, "check"):
-        equation.check(state, steps=steps, dt=dt, inputs=inputs)
-    if not hasattr(equation, "step") and not hasattr(equation, "stepper"):
-        raise TypeError(f"`equation` needs a method step(state, inputs, dt); {type(equation).__name__} has none.")
+    run = checked(equation, state, steps=steps, dt=dt, inputs=inputs, every=every)
     for entry in jax.tree.leaves(observe, is_leaf=is_observer):
         if not is_observer(entry):
             raise TypeError(f"`observe` must be a function of the state or an accumulator, got {entry!r}.")
-    observe = jax.tree.map(lambda entry: lifted(entry, state), observe, is_leaf=is_observer)
-    nest = choose(equation, state, steps=steps, dt=dt, inputs=inputs, every=every, adjoint=adjoint, memory=memory)
-    return _simulate(equation, state, inputs, observe, dt, steps, every, nest)
+    observe = jax.tree.map(lambda entry: lifted(entry, run.state), observe, is_leaf=is_observer)
+    # A compiled run is found again only if what its functions see is still the same.
+    seen = (run.seen, fingerprint_of_run(*jax.tree.leaves(observe, is_leaf=is_observer)))
+    nest = choose(run, adjoint, memory)
+    return _simulate(run.equation, run.state, run.inputs, observe, run.dt, run.steps, run.every, nest, seen)
 
 
 @eqx.filter_jit
 def _simulate(
-    equation: Any, state: Any, inputs: Any, observe: Any, dt: Array, steps: int, every: int, nest: Nest
+    equation: Any, state: Any, inputs: Any, observe: Any, dt: Array, steps: int, every: int, nest: Nest, seen: Any
 ) -> Simulation:
     stepper = make_stepper(equation, dt)
+    if nest.refusal is not None:
+        stepper, dt = forward_only((stepper, dt), nest.refusal)
+        if not nest.linear:
+            state, inputs = forward_only((state, inputs), nest.refusal)
     state = stepper.enter(state) if hasattr(stepper, "enter") else state
     _same_struct(stepper, state, inputs)
     entries, tree = jax.tree.flatten(observe, is_leaf=is_observer)
@@ -139,7 +143,9 @@ def _simulate(
     march = _March(stepper, entries, dt, every, nest)
     seen = public(stepper, state)
     totals = [e.start(seen) if accumulates(e) else () for e in entries]
-    bad = jnp.full((), -1, jnp.int32)
+    # Only a point outside of the grid, which could not be seen at the door, makes a prepared observer not finite.
+    ready = [e for e in entries if getattr(e, "reads_carry", False)]
+    bad = jnp.where(_all_finite(ready), -1, 0).astype(jnp.int32)
 
     count, extra = divmod(steps, every)
     whole = jax.tree.map(lambda x: x[: count * every].reshape(count, every, *x.shape[1:]), inputs)
@@ -233,40 +239,6 @@ def _all_finite(state: Any) -> Array:
 
 def _same_struct(stepper: Any, state: Any, inputs: Any) -> None:
     first = jax.tree.map(lambda x: x[0], inputs)
-    after = jax.eval_shape(stepper.step, state, first)
+    after = jax.eval_shape(lambda s, i: stepper.step(s, i), state, first)
     before = jax.eval_shape(lambda s: s, state)
     check_same_struct(before, after)
-
-
-def _working_dtype(state: Any) -> Any:
-    """The real floating dtype of the state, which inputs and `dt` take on."""
-    leaves = jax.tree.leaves(state)
-    if not leaves:
-        raise ValueError("`state` holds no array.")
-    floats = [x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
-    if not floats:
-        raise ValueError(f"`state` holds no floating array (dtypes {sorted({str(x.dtype) for x in leaves})}).")
-    return jnp.finfo(jnp.result_type(*floats)).dtype
-
-
-def _time_step(dt: Any, dtype: Any) -> Array:
-    if jnp.ndim(dt) != 0 or jnp.iscomplexobj(dt):
-        raise ValueError(f"`dt` must be one real number, got {dt!r}.")
-    if is_known(dt) and not np.isfinite(float(dt)):
-        raise ValueError(f"`dt` must be finite, got {dt!r}.")
-    return jnp.asarray(dt, dtype)
-
-
-def _check_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
-    def check(path: Any, x: Any) -> Array:
-        warn_of_truncation(x, f"inputs{jax.tree_util.keystr(path)}")
-        x = jnp.asarray(x)
-        if x.ndim == 0 or x.shape[0] != steps:
-            raise ValueError(
-                f"`inputs{jax.tree_util.keystr(path)}` needs a leading axis of length steps={steps}, "
-                f"got shape {x.shape}."
-            )
-        # Values of higher precision would promote the state.
-        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    return jax.tree_util.tree_map_with_path(check, inputs)

@@ -33,7 +33,7 @@ class Mean(eqx.Module):
     function: Callable
 
     def start(self, state: Any) -> Any:
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(self.function, state))
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda s: self.function(s), state))
 
     def update(self, total: Any, state: Any, time: Array) -> Any:
         return jax.tree.map(jnp.add, total, self.function(state))
@@ -52,7 +52,7 @@ class Peak(eqx.Module):
     function: Callable
 
     def start(self, state: Any) -> Any:
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(self.function, state))
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda s: self.function(s), state))
 
     def update(self, total: Any, state: Any, time: Array) -> Any:
         return jax.tree.map(lambda t, v: jnp.maximum(t, jnp.abs(v)), total, self.function(state))
@@ -82,7 +82,7 @@ class Fourier(eqx.Module):
 
     def start(self, state: Any) -> Any:
         n = self.frequencies.shape[0]
-        shapes = jax.eval_shape(self.function, state)
+        shapes = jax.eval_shape(lambda s: self.function(s), state)
         zeros = jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), shapes)
         return zeros, zeros
 
@@ -125,5 +125,6 @@ def lifted(entry: Any, state: Any) -> Any:
     captured += [*(getattr(entry, "__defaults__", None) or ())]
     if not any(isinstance(x, Tracer) for x in jax.tree.leaves(captured)):
         return entry
-    function, values = jax.closure_convert(entry, state)
+    # A fresh function: JAX keeps what it has traced under the identity of a function.
+    function, values = jax.closure_convert(lambda state: entry(state), state)
     return Lifted(function, values)

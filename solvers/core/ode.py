@@ -11,7 +11,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from .checks import check_finite, is_known
+from .captured import fingerprint_of_run
+from .checks import check_finite, is_known, whole
+from .equation import hashable
 from .status import SolverError, Status, failures, public_status
 
 # The default solver forms a dense Jacobian; beyond this many unknowns that is a mistake.
@@ -127,8 +129,7 @@ def simulate_ode(
     span = _check_times(t0, t1, times, dtype)
     if observe is not None and times is None:
         raise ValueError("`observe` needs the `times` at which to observe.")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, (int, np.integer)) or max_steps < 1:
-        raise ValueError(f"`max_steps` must be a whole number of at least 1, got {max_steps!r}.")
+    max_steps = whole(max_steps, "max_steps")
     rtol = (1e-7 if dtype == jnp.float64 else 1e-4) if rtol is None else rtol
     atol = rtol if atol is None else atol
     if not (rtol > 0 or atol > 0) or rtol < 0 or atol < 0:
@@ -141,9 +142,10 @@ def simulate_ode(
             "a matrix-free root finder."
         )
     force = inputs if callable(inputs) else _Held(inputs)
-    return _solve(
-        equation, state, *span, force, observe, solver, float(rtol), float(atol), dt0, int(max_steps), adjoint
-    )
+    # A compiled solve is found again only if what its functions see is still the same.
+    seen = fingerprint_of_run(equation, force, observe)
+    tolerances = float(rtol), float(atol)
+    return _solve(hashable(equation), state, *span, force, observe, solver, *tolerances, dt0, max_steps, adjoint, seen)
 
 
 class _Held(eqx.Module):
@@ -170,6 +172,7 @@ def _solve(
     dt0: Any,
     max_steps: int,
     adjoint: Any,
+    seen: Any,
 ) -> OdeSolution:
     import diffrax
 

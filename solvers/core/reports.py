@@ -19,6 +19,10 @@ MEANINGS = {
 }
 
 
+# What the zeroth remainder, the change of f itself, may not be.
+JUMPS = ("wrong", "not finite")
+
+
 @dataclass(frozen=True, eq=False)
 class Remainder:
     """One Taylor remainder of a `GradientReport`.
@@ -51,7 +55,8 @@ class GradientReport:
         value: f(x).
         slope: directional derivative <g, d> from the gradient.
         steps: steps h, the largest first.
-        remainders: R0, R1 and, with the Hessian, R2. R0 is there to be looked at; the others decide.
+        remainders: R0, R1 and, with the Hessian, R2. R0, the change of f itself, must fall at least at rate 1 where
+            it is above round-off; the others decide about the derivatives.
         noise: estimated round-off of one evaluation of f (standard deviation).
         resolution: relative error of the slope that would have shown as a wrong rate of R1.
         tolerance: allowed distance of a rate from theory.
@@ -67,8 +72,8 @@ class GradientReport:
 
     @property
     def ok(self) -> bool:
-        """True if R1, and R2 where it was asked for, fall at the expected rates."""
-        return all(r.ok for r in self.remainders[1:])
+        """True if R1, and R2 where it was asked for, fall at the expected rates, and f itself does not jump."""
+        return self.remainders[0].verdict not in JUMPS and all(r.ok for r in self.remainders[1:])
 
     def check(self) -> "GradientReport":
         """Return the report itself, or raise `SolverError` with the table if the test failed."""
@@ -86,8 +91,8 @@ class GradientReport:
             _row("to h", [f"{r.window[1]:.1e}" if r.window else "-" for r in self.remainders]),
             *(
                 f"{n}: {MEANINGS[r.verdict]}"
-                for n, r in zip(names[1:], self.remainders[1:], strict=True)
-                if r.verdict != "rate"
+                for n, r in zip(names, self.remainders, strict=True)
+                if (r.verdict != "rate" if n != "R0" else r.verdict in JUMPS)
             ),
         ]
         if self.ok and np.isfinite(self.resolution):

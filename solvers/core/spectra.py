@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from .block_krylov import RitzPairs, Sizes, ritz_pairs
 from .captured import fingerprint
-from .checks import is_known
+from .checks import is_known, is_whole
 from .eigen_rule import differentiable_eigenpairs
 from .packing import Packing, hoist
 from .status import SolverError, Status, failures, public_status
@@ -365,7 +365,7 @@ def _check_input(matvec: Any, example: Any, rtol: Any, key: Any, max_products: A
         rtol = 1e-8 if packing.precision < 1e-12 else 1e-5
     if not is_known(rtol) or not packing.precision <= float(rtol) < 1:
         raise ValueError(f"`rtol` must be a number between {packing.precision:.1e} and 1, got {rtol}.")
-    if isinstance(max_products, bool) or not isinstance(max_products, int) or max_products < 1:
+    if not is_whole(max_products) or max_products < 1:
         raise ValueError(f"`max_products` must be a whole number of at least 1, got {max_products!r}.")
     return packing, float(rtol), jax.random.key(0) if key is None else key
 
@@ -379,11 +379,11 @@ def _packing(tree: Any, name: str) -> Packing:
 
 
 def _check_counts(k: Any, block: Any, size: int, name: str) -> tuple[int, int]:
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
+    if not is_whole(k) or not 1 <= k <= size:
         raise ValueError(f"`k` must be a whole number from 1 to {size}, the size of {name}, got {k!r}.")
     if block is None:
         block = min(k, 4)
-    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+    if not is_whole(block) or block < 1:
         raise ValueError(f"`block` must be a whole number of at least 1, got {block!r}.")
     return k, min(block, size)
 

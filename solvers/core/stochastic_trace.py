@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .captured import fingerprint
+from .checks import is_whole
 from .packing import Packing, hoist
 
 
@@ -73,7 +74,7 @@ def trace(matvec: Callable, example: Any, *args: Any, products: int = 100, key: 
         raise TypeError(
             f"`matvec` must be a function of a vector, got {type(matvec).__name__}; a matrix A is `lambda x: A @ x`."
         )
-    if isinstance(products, bool) or not isinstance(products, int) or products < 6:
+    if not is_whole(products) or products < 6:
         raise ValueError(f"`products` must be a whole number of at least 6 (two for each third), got {products!r}.")
     kinds = [jnp.result_type(x) for x in jax.tree.leaves(example)]
     if not kinds or not all(jnp.issubdtype(d, jnp.floating) for d in kinds):

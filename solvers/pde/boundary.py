@@ -4,6 +4,8 @@ from typing import Any
 
 import equinox as eqx
 
+from ..core.checks import is_whole
+
 
 class Absorbing(eqx.Module):
     """Waves leave: a layer of `width` cells outside the user's grid swallows them (convolutional PML).
@@ -22,11 +24,12 @@ class Absorbing(eqx.Module):
         Absorbing(width=12)
     """
 
-    width: int = eqx.field(static=True, default=20)
+    width: int = eqx.field(static=True)
 
-    def __check_init__(self):
-        if isinstance(self.width, bool) or not isinstance(self.width, int) or self.width < 1:
-            raise ValueError(f"Absorbing(width) needs a whole number of cells, at least 1, got {self.width!r}.")
+    def __init__(self, width: Any = 20):
+        if not is_whole(width) or width < 1:
+            raise ValueError(f"Absorbing(width) needs a whole number of cells, at least 1, got {width!r}.")
+        self.width = int(width)
 
 
 class Free(eqx.Module):

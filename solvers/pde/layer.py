@@ -1,7 +1,7 @@
 r"""Absorbing layers: a convolutional perfectly matched layer that lives in slabs only.
 
-In a layer normal to x the second derivative becomes (1/s) d/dx ((1/s) d/dx u) with s = 1 + sigma / (alpha + i omega).
-In time, with b = exp(-(sigma + alpha) dt) and a = sigma / (sigma + alpha) (b - 1),
+In a layer normal to x the second derivative becomes (1/s) d/dx ((1/s) d/dx u) with s = 1 + sigma / (i omega).
+In time, with b = exp(-sigma dt) and a = b - 1,
 
     psi  <- b psi  + a D+ u                        on half nodes,
     zeta <- b zeta + a (u_xx + D- psi)             on nodes,

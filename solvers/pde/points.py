@@ -33,7 +33,7 @@ def kernel(x: Array) -> Array:
     I0 is summed as a series in its squared argument, smooth where the square root is not. Without its pedestal and its
     linear term the kernel and its first two derivatives vanish at |x| = R: what it reads has continuous second
     derivatives with respect to the position, across nodes too. Largest error of a wave up to half of the Nyquist
-    wavenumber: 1.5e-4.
+    wavenumber: 1.3e-4.
 
     Reference: Hicks, Geophysics 67 (2002), 156, for the windowed sinc; the smooth ends are added here.
     """
@@ -85,6 +85,7 @@ def axis_window(where: Geometry, axis: int, coordinate: Array) -> tuple[Array, A
     """
     n, shift = where.extended[axis], where.lower[axis]
     x = (coordinate - where.grid.origin[axis]) / where.grid.spacing[axis] + shift
+    x = _or_nan(x, where, axis)
     first = lax.stop_gradient(jnp.floor(x)).astype(jnp.int32) - HALF_WIDTH + 1
     lower, upper = where.faces[axis]
     if isinstance(lower, Periodic):
@@ -101,9 +102,22 @@ def axis_window(where: Geometry, axis: int, coordinate: Array) -> tuple[Array, A
     return nodes, weights
 
 
-def check_positions(positions: Any, grid: Grid, what: str) -> Any:
+def _or_nan(x: Array, where: Geometry, axis: int) -> Array:
+    """Coordinates in cells, NaN where a point lies outside of the grid: a traced one can be told by the status only.
+
+    Selected, not multiplied: inside, values and derivatives stay as they are.
+    """
+    low, n = where.lower[axis], where.grid.shape[axis]
+    high = low + (n if isinstance(where.faces[axis][0], Periodic) else n - 1)
+    # A slack beyond that of the check of known values, and beyond round-off of the coordinate.
+    slack = 2e-6 + 8 * float(jnp.finfo(x.dtype).eps) * (high + abs(where.grid.origin[axis] / where.grid.spacing[axis]))
+    inside = (x >= low - slack) & (x <= high + slack)
+    return jnp.where(lax.stop_gradient(inside), x, jnp.nan)
+
+
+def check_positions(positions: Any, where: Geometry, what: str) -> Any:
     """Positions as an array (n, axes); ValueError for a wrong shape or, where values are known, a point outside."""
-    array = positions
+    grid, array = where.grid, positions
     if is_known(positions):
         array = np.asarray(positions)
         if array.dtype.kind not in "fiu":
@@ -112,6 +126,8 @@ def check_positions(positions: Any, grid: Grid, what: str) -> Any:
         raise ValueError(f"Positions of {what} must have shape (n, {grid.ndim}) with n >= 1, got {tuple(array.shape)}.")
     if isinstance(array, np.ndarray):
         for axis, (low, high) in enumerate(grid.extent):
+            # A periodic axis goes on to the image of its first node.
+            high = high + grid.spacing[axis] if isinstance(where.faces[axis][0], Periodic) else high
             slack = 1e-6 * grid.spacing[axis]
             bad = np.flatnonzero(~((array[:, axis] >= low - slack) & (array[:, axis] <= high + slack)))
             if bad.size:
@@ -146,7 +162,7 @@ class Receivers(eqx.Module):
 
 def receivers_at(positions: Any, where: Geometry, dtype: Any) -> Receivers:
     """Receivers at checked positions; a coordinate that all share is kept once where the values are known."""
-    array = check_positions(positions, where.grid, "receivers")
+    array = check_positions(positions, where, "receivers")
     coordinates = []
     for axis in range(where.grid.ndim):
         x = array[:, axis]

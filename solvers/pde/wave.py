@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..core.checks import as_field, check_finite, check_positive, is_known, warn_of_truncation
+from ..core.checks import as_field, check_finite, check_positive, check_real, is_known, warn_of_truncation
 from ..core.grid import Grid
 from .boundary import Absorbing, Face, Free, Rigid, layer_widths
 from .layer import damping, slabs, start_memory
@@ -17,8 +17,7 @@ from .operators import second_difference
 from .points import POINTS, Geometry, Receivers, axis_window, check_positions, geometry, receivers_at
 from .wave_general import GeneralLeapFrog, density_bound, half_node_inverses
 from .wave_stepper import Injection, LeapFrog, WaveState
-
-ORDERS = (2, 4, 6, 8)
+from .wavelets import ORDERS
 
 
 class Wave(eqx.Module):
@@ -36,7 +35,9 @@ class Wave(eqx.Module):
 
     Args:
         grid: nodes; speeds and pressures live on them.
-        speed: c, m/s, a number or an array of `grid.shape`; positive.
+        speed: c, m/s, a number or an array of `grid.shape`; positive. Its dtype is that of the run. A Python number
+            takes the dtype of the density if that is an array, else JAX's default: write `np.float32(1500)` for single
+            precision where double precision is switched on.
         density: rho, kg/m^3, likewise; None for constant.
         order: order in space. Order 8 needs a third of the points of order 2.
         time_order: 2, or 4 for the modified equation: two Laplacians per step, time step up to sqrt(3) larger.
@@ -95,16 +96,21 @@ class Wave(eqx.Module):
         for axis, n in enumerate(grid.shape):
             if n < fewest:
                 raise ValueError(f"Order {order} needs at least {fewest} nodes per axis, axis {axis} has {n}.")
-        self.speed = as_field(speed, "speed", grid.shape)
+        # A number has no precision of its own: the field beside it decides.
+        own = getattr(density, "dtype", None) if isinstance(speed, int | float) else None
+        single = own is not None and jnp.issubdtype(own, jnp.floating)
+        self.speed = as_field(speed, "speed", grid.shape, jax.dtypes.canonicalize_dtype(own) if single else None)
+        check_real(self.speed, "speed")
         check_positive(speed, "speed")
         self.density = None
         if density is not None:
+            check_real(density, "density")
             self.density = as_field(density, "density", grid.shape, self.speed.dtype)
             check_positive(density, "density")
         self.sources = None
         if sources is not None:
             warn_of_truncation(sources, "sources")
-            self.sources = jnp.asarray(check_positions(sources, grid, "sources"), self.speed.dtype)
+            self.sources = jnp.asarray(check_positions(sources, where, "sources"), self.speed.dtype)
             self._room_for_points("sources", where)
 
     # ---- States
@@ -122,6 +128,7 @@ class Wave(eqx.Module):
         dtype = self.speed.dtype
         fields = []
         for name, value in (("pressure", pressure), ("velocity", 0.0 if velocity is None else velocity)):
+            check_real(value, name)
             field = as_field(value, name, self.grid.shape, dtype)
             fields.append(jnp.pad(field, layer_widths(self.boundary)))
         return WaveState(fields[0], fields[1], self._memory(), jnp.zeros((), dtype))
@@ -143,8 +150,9 @@ class Wave(eqx.Module):
         """An observer that reads the pressure at positions, shape (n, axes), in the unit of the spacing.
 
         It is a pytree with the positions as leaves: fresh ones of the same number do not retrace, and gradients with
-        respect to them are exact. The reading is a windowed sinc over 12 nodes per axis: error below 1.5e-4 of a wave
-        at half of the Nyquist wavenumber.
+        respect to them are exact. The reading is a windowed sinc over 12 nodes per axis: error below 1.3e-4 of a wave
+        at half of the Nyquist wavenumber. A position outside of the grid that is traced, so that no check can see it,
+        reads NaN, and the status of the run is NONFINITE; so it is with sources.
 
         Raises:
             ValueError: for a wrong shape or a receiver outside of the grid.
@@ -169,8 +177,14 @@ class Wave(eqx.Module):
             raise ValueError("max_dt() needs concrete speeds; compute dt outside of jit and grad.")
         return float(np.sqrt((12 if self.time_order == 4 else 4) / self._largest_eigenvalue()))
 
-    def courant(self, dt: float) -> float:
-        """Courant number max(c) dt sqrt(sum 1 / h^2)."""
+    def courant(self, dt: Any) -> float:
+        """Courant number max(c) dt sqrt(sum 1 / h^2); needs concrete speeds.
+
+        Raises:
+            ValueError: under `jit` or `grad`, where values are not known.
+        """
+        if not (is_known(self.speed) and is_known(dt)):
+            raise ValueError("courant(dt) needs concrete speeds and dt; compute it outside of jit and grad.")
         return float(np.max(np.asarray(self.speed)) * dt * np.sqrt(sum(h**-2 for h in self.grid.spacing)))
 
     def energy(self, state: WaveState, dt: Any) -> Array:
@@ -247,12 +261,12 @@ class Wave(eqx.Module):
                 raise ValueError(f"`inputs` must hold floating numbers, got dtype {inputs.dtype}.")
             if is_known(inputs):
                 check_finite(np.asarray(inputs), "inputs")
+        if is_known(dt) and float(dt) <= 0:
+            raise ValueError(f"`dt` must be positive, got {float(dt)}.")
         if is_known(dt) and is_known(self.speed) and is_known(self.density):
             self._check_step(float(dt))
 
     def _check_step(self, dt: float) -> None:
-        if dt <= 0:
-            raise ValueError(f"`dt` must be positive, got {dt}.")
         # The time step has been rounded to the working precision.
         largest = self.max_dt() * (1 + 4 * float(jnp.finfo(self.speed.dtype).eps))
         if dt > largest:

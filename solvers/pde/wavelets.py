@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.checks import check_positive, whole
 from .operators import second_difference
+
+ORDERS = (2, 4, 6, 8)
 
 
 def ricker(peak_frequency: Any, *, steps: int, dt: Any, delay: Any = None) -> Array:
@@ -22,7 +25,7 @@ def ricker(peak_frequency: Any, *, steps: int, dt: Any, delay: Any = None) -> Ar
         The signal, shape (steps,).
 
     Raises:
-        ValueError: if steps is less than 1.
+        ValueError: if steps is not a whole number of at least 1, or the frequency is not positive.
 
     Example:
         >>> signal = ricker(10.0, steps=300, dt=0.001)
@@ -32,8 +35,8 @@ def ricker(peak_frequency: Any, *, steps: int, dt: Any, delay: Any = None) -> Ar
     Reference:
         Ricker, Geophysics 18 (1953), 10.
     """
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, got {steps}.")
+    steps = whole(steps, "steps")
+    check_positive(peak_frequency, "peak_frequency")
     delay = 1.5 / peak_frequency if delay is None else delay
     a = (jnp.pi * peak_frequency * (jnp.arange(steps) * dt - delay)) ** 2
     return (1 - 2 * a) * jnp.exp(-a)
@@ -65,12 +68,15 @@ def dispersion(points: float | int, *, order: int = 8, courant: float | int = 0.
         (numerical speed - true speed) / true speed; negative where waves lag.
 
     Raises:
-        ValueError: if the wave is not resolved (fewer than 2 points) or the step unstable.
+        ValueError: for an order that no scheme has, a wave that is not resolved (fewer than 2 points), an unstable
+            step.
 
     Example:
         >>> round(dispersion(5.0, order=8, courant=0.1), 5), round(dispersion(5.0, order=2, courant=0.1), 4)
         (-3e-05, -0.064)
     """
+    if order not in ORDERS or time_order not in (2, 4):
+        raise ValueError(f"`order` must be one of {ORDERS} and `time_order` 2 or 4, got {order!r} and {time_order!r}.")
     if points < 2:
         raise ValueError(f"A wave needs at least 2 points per wavelength, got {points}.")
     k = 2 * np.pi / points

@@ -140,6 +140,7 @@ def animate(
     grid: Grid,
     path: str | Path,
     *,
+    ax: Any = None,
     times: Any = None,
     model: Any = None,
     fps: float | int = 20,
@@ -156,10 +157,11 @@ def animate(
         fields: array (frames, *grid.shape), or a list of fields.
         grid: where the values lie.
         path: file to write, ending in .gif; missing folders are made.
+        ax: axes to draw into, whose whole figure becomes the frame; by default those of a new figure.
         times: time of each frame, s, shown above it.
         model, axis, index, unit, label, clip: as for `snapshot`.
         fps: frames per second.
-        dpi: resolution, dots per inch of a figure about 7 inches wide.
+        dpi: resolution, dots per inch of a new figure about 7 inches wide; a figure of your own has its own.
 
     Returns:
         The path.
@@ -184,8 +186,9 @@ def animate(
 
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=figure_size(grid, axis), dpi=dpi, layout="compressed")
-    ax = figure.subplots()
+    if ax is None:
+        ax = Figure(figsize=figure_size(grid, axis), dpi=dpi, layout="compressed").subplots()
+    figure = ax.figure.canvas.figure
     show = draw_plane(ax, frames[0], grid, background, limit, axis, index, unit, label)
     cut = ax.get_title()
 

@@ -24,6 +24,7 @@ def write_gif(path: Path, figure: Any, draw: Callable[[int], None], count: int, 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
+    own = figure.canvas, figure.get_layout_engine()
     canvas = FigureCanvasAgg(figure)
 
     def render(number: int) -> Any:
@@ -41,6 +42,9 @@ def write_gif(path: Path, figure: Any, draw: Callable[[int], None], count: int, 
     # White paper stays white.
     palette.putpalette(np.where(chosen.min(axis=1, keepdims=True) > 245, 255, chosen).ravel().tolist())
     pictures = [render(k).quantize(palette=palette, dither=Image.Dither.NONE) for k in range(count)]
+    # The figure may be the user's, with a window and a layout of its own.
+    figure.set_canvas(own[0])
+    figure.set_layout_engine(own[1] if own[1] is not None else "none")
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
     return path

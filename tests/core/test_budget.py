@@ -91,11 +91,43 @@ def test_memory_counts_one_lane_of_a_batch():
     jax.eval_shape(jax.vmap(f), jnp.ones((50, *GRID.shape)))
 
 
-def test_a_budget_that_nothing_fits_is_refused_before_running():
-    w = wave()
+def test_a_budget_that_nothing_fits_is_refused_to_gradients_before_running():
+    """But not to a run, nor to gradients of what enters linearly, for which nothing is stored."""
+
+    def misfit(speed, pressure):
+        w = wave(speed)
+        return jnp.sum(sv.simulate(w, w.state(pressure), steps=STEPS, dt=0.4, memory="10kB").final.pressure)
+
+    field = jax.ShapeDtypeStruct(GRID.shape, float)
+    jax.eval_shape(misfit, field, field)
+    jax.eval_shape(jax.grad(misfit, 1), field, field)
     with pytest.raises(ValueError, match="No adjoint strategy fits") as caught:
-        sv.simulate(w, w.at_rest(), steps=STEPS, dt=0.4, memory="10kB")
+        jax.eval_shape(jax.grad(misfit), field, field)
     assert "Checkpoint(levels=5)" in str(caught.value) and "MB" in str(caught.value)
+    assert "none fits" in str(table("10kB")) and "none fits" not in str(table("1GB"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "`steps` must be at least 1, got 0"),
+        ({"steps": True}, "`steps` must be a whole number, got True"),
+        ({"dt": -1.0}, "`dt` must be positive"),
+        ({"dt": 4.0}, "Courant number"),
+        ({"inputs": jnp.zeros(STEPS)}, "`inputs` but no sources"),
+        ({"inputs": jnp.zeros(3)}, "leading axis of length steps=600"),
+        ({"every": 0}, "`every` must be at least 1"),
+    ],
+)
+def test_a_plan_is_refused_what_a_run_is(changes, words):
+    with pytest.raises(ValueError, match=words):
+        table(**changes)
+
+
+def test_a_plan_wants_the_signals_of_sources():
+    w = sv.Wave(GRID, 1.0, boundary=sv.Rigid(), sources=[[20.0, 20.0]])
+    with pytest.raises(ValueError, match="sources but no `inputs`"):
+        sv.plan(w, w.at_rest(), steps=STEPS, dt=0.4)
 
 
 @pytest.mark.parametrize("every", [1, 7, 100, 1000])

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from solvers.core.checks import as_field, check_finite, check_positive, is_known
+import solvers as sv
+from solvers.core.checks import as_field, check_finite, check_positive, is_known, whole
 
 
 def test_values_are_known_outside_of_transformations_only():
@@ -50,3 +51,20 @@ def test_values_that_are_not_positive_are_named(value):
 def test_traced_values_pass():
     assert jax.jit(lambda x: as_field(x, "x", (2,)))(jnp.array([jnp.nan, 1.0])).shape == (2,)
     jax.jit(lambda x: check_positive(x, "x"))(-1.0)
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3), jnp.int32(3)])
+def test_every_integer_is_a_whole_number(value):
+    assert whole(value, "steps") == 3 and type(whole(value, "steps")) is int
+    assert sv.Checkpoint(value) == sv.Checkpoint(3)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 3.0, np.float64(3), "3", np.array([3]), np.array([3, 4]), None])
+def test_nothing_else_is_a_whole_number(value):
+    with pytest.raises(ValueError, match="`steps` must be a whole number"):
+        whole(value, "steps")
+
+
+def test_no_value_is_known_inside_jit():
+    with pytest.raises(ValueError, match="`steps` must be a whole number"):
+        jax.jit(lambda n: whole(n, "steps"))(3)

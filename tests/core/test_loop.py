@@ -1,6 +1,7 @@
 """The loop marches, observes, differentiates and reports as a plain Python loop would."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -262,6 +263,16 @@ def test_python_scalars_and_double_inputs_do_not_promote_float32():
     assert {x.dtype for x in floats} == {jnp.dtype("float32")} and run.times.dtype == jnp.float32
 
 
+def test_a_state_that_is_about_to_lose_its_digits_is_told():
+    with jax.enable_x64(False), pytest.warns(UserWarning, match=r"`state\['u'\]` is float64 and JAX will keep it as"):
+        sv.simulate(Forget(), {"u": np.ones(2)}, steps=1, dt=0.1)
+
+
+class Forget:
+    def step(self, state, inputs, dt):
+        return state
+
+
 def test_an_equation_of_higher_precision_than_its_state_is_named():
     with pytest.raises(TypeError, match=r"float32.* to float64"):
         sv.simulate(Pendulum(STIFFNESS), start(jnp.float32), steps=3, dt=0.1)
@@ -395,9 +406,129 @@ def test_a_step_that_changes_the_state_is_named():
         decaying(equation=Renames(), state={"a": jnp.zeros(2)})
 
 
-def test_memory_that_is_too_small_lists_the_options():
+# ---- What a run sees beside its arguments ----
+
+
+class Decay:
+    def __init__(self, rate):
+        self.rate = rate
+
+    def step(self, state, inputs, dt):
+        return state * (1 - self.rate * dt)
+
+
+@dataclasses.dataclass
+class Unhashable:
+    rate: Any
+    step = Decay.step
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    rate: Any
+    step = Decay.step
+
+
+LEVEL = 1.0
+
+
+class Levelled(eqx.Module):
+    def step(self, state, inputs, dt):
+        return state * LEVEL
+
+
+def seen_at_level(state):
+    return state * LEVEL
+
+
+def final(equation, **changes):
+    return float(sv.simulate(equation, jnp.ones(1), steps=2, dt=1.0, **changes).final[0])
+
+
+@pytest.mark.parametrize("kind", [Decay, Unhashable])
+def test_a_changed_attribute_changes_the_answer(kind):
+    equation = kind(0.5)
+    assert final(equation) == 0.25
+    equation.rate = 0.25
+    assert final(equation) == 0.5625
+    equation.rate = jnp.array([0.5])
+    assert final(equation) == 0.25
+
+
+def test_a_changed_global_changes_the_answer(monkeypatch):
+    def observed(observe):
+        return float(sv.simulate(Decay(0.5), jnp.ones(1), steps=2, dt=1.0, observe=observe).observed.ravel()[-1])
+
+    for level in (1.0, 3.0):
+        monkeypatch.setitem(globals(), "LEVEL", level)
+        assert final(Levelled()) == level**2
+        assert observed(seen_at_level) == 0.25 * level and observed(sv.Peak(seen_at_level)) == 0.5 * level
+
+
+@pytest.mark.parametrize("rate", [np.array([0.5]), jnp.array([0.5])])
+def test_a_frozen_data_class_may_hold_an_array(rate):
+    assert final(Frozen(rate)) == 0.25
+
+
+def test_a_plain_object_may_hold_what_is_differentiated():
+    for kind in (Decay, Frozen):
+        slope = jax.grad(lambda r, kind=kind: sv.simulate(kind(r), jnp.ones(()), steps=2, dt=1.0).final)(0.25)
+        assert abs(float(slope) + 1.5) < 8 * EPS
+
+
+def test_equal_data_classes_share_a_run():
+    """No trace for a fresh object that is equal, and none for the same one again."""
+    traces = itertools.count()
+
+    @dataclasses.dataclass(frozen=True)
+    class Traced:
+        rate: float
+
+        def step(self, state, inputs, dt):
+            next(traces)
+            return state * (1 - self.rate * dt)
+
+    final(Traced(0.5))
+    before = next(traces)
+    assert before > 0
+    final(Traced(0.5))
+    assert next(traces) == before + 1
+
+
+# ---- A budget that nothing fits ----
+
+
+def cost(p, **changes):
+    run = sv.simulate(
+        Pendulum(p),
+        start(),
+        steps=400,
+        dt=0.1,
+        memory="1kB",
+        inputs=pushes(400),
+        observe=lambda s: s["rate"],
+        **changes,
+    )
+    return jnp.sum(run.observed**2)
+
+
+def test_memory_that_is_too_small_refuses_a_gradient_and_nothing_else():
+    """No reverse sweep, no refusal: the run and its forward derivative are those of any strategy."""
+    value, slope = jax.jvp(cost, (STIFFNESS,), (STIFFNESS,))
+    expected = jax.jvp(lambda p: cost(p, adjoint=sv.StoreAll()), (STIFFNESS,), (STIFFNESS,))
+    close((value, slope), expected, 1e-12)
     with pytest.raises(ValueError, match="No adjoint strategy fits") as caught:
-        sv.simulate(Pendulum(STIFFNESS), start(), steps=1000, dt=0.1, memory="1kB")
+        jax.eval_shape(jax.grad(cost), STIFFNESS)
     text = str(caught.value)
     for option in ("StoreAll()", "Checkpoint(levels=2)", "Checkpoint(levels=4)", "budget 1.0 kB", "cost"):
         assert option in text
+
+
+def test_a_nonlinear_state_needs_the_memory_too():
+    def misfit(angle):
+        return sv.simulate(Pendulum(STIFFNESS), start() | {"angle": angle}, steps=400, dt=0.1, memory="1kB").final[
+            "rate"
+        ][0]
+
+    with pytest.raises(ValueError, match="No adjoint strategy fits"):
+        jax.eval_shape(jax.grad(misfit), start()["angle"])

@@ -153,3 +153,16 @@ def test_a_tendency_must_look_like_the_state():
 
     with pytest.raises(TypeError, match="must look like the state"):
         sv.simulate_ode(Wrong(), jnp.zeros(2), 1.0)
+
+
+def test_a_changed_attribute_changes_the_answer():
+    class Decay:
+        rate = 1.0
+
+        def tendency(self, state, inputs):
+            return -self.rate * state
+
+    equation, found = Decay(), []
+    for equation.rate in (1.0, 2.0):
+        found.append(float(sv.simulate_ode(equation, jnp.ones(()), 1.0, solver=diffrax.Tsit5(), rtol=1e-6).final))
+    np.testing.assert_allclose(found, np.exp([-1.0, -2.0]), rtol=1e-5)

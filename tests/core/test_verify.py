@@ -370,3 +370,11 @@ def test_reports_are_frozen_and_short():
         assert max(map(len, str(report).splitlines())) <= 120
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(report, dataclasses.fields(report)[0].name, 1.0)
+
+
+def test_the_change_of_the_function_itself_must_fall_too():
+    """Whatever the other remainders say: without rate 1 of f(x + h d) - f(x) there is no derivative."""
+    report = check_gradient(network, POINT, jnp.ones(30)).check()
+    jumps = dataclasses.replace(report.remainders[0], rate=0.5, verdict="wrong")
+    failed = dataclasses.replace(report, remainders=(jumps, *report.remainders[1:]))
+    assert not failed.ok and "R0: falls too slowly" in str(failed)

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 import solvers as sv
@@ -55,3 +56,9 @@ def test_layers_lie_outside():
     wave = sv.Wave(sv.Grid((20, 30), 1.0), 1.0, boundary=((F, A), P))
     assert wave.at_rest().pressure.shape == (27, 30)
     assert wave.pressure(wave.at_rest()).shape == (20, 30)
+
+
+def test_the_width_may_be_an_integer_of_numpy():
+    assert sv.Absorbing(np.int64(3)) == sv.Absorbing(3) and isinstance(sv.Absorbing(np.int64(3)).width, int)
+    with pytest.raises(ValueError, match="whole number of cells"):
+        sv.Absorbing(True)

@@ -1,5 +1,7 @@
 """Semilinear equations against exact solutions, conservation laws and published numbers."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,10 +252,11 @@ def test_a_users_own_equation_is_the_built_in_one():
 
 
 def test_new_values_need_no_new_trace():
-    traces = []
+    # A list would be seen to change.
+    traces = itertools.count()
 
     def symbol(d, p):
-        traces.append(1)
+        next(traces)
         return p * d.laplacian
 
     def run(viscosity, start, dt):
@@ -261,10 +264,10 @@ def test_new_values_need_no_new_trace():
         return sv.simulate(equation, start, steps=3, dt=dt).check().final
 
     first = run(0.1, jnp.asarray(WAVE), 0.1)
-    traced = len(traces)
+    traced = next(traces)
     second = run(0.2, jnp.asarray(WAVE) + 1, 0.05)
     # Adjoint planning and shapes look at the step once more per call, outside of the compiled program.
-    assert traced > 0 and len(traces) - traced <= traced // 2
+    assert traced > 0 and next(traces) - traced - 1 <= traced // 2
     assert not np.allclose(first, second)
 
 

@@ -425,6 +425,12 @@ def test_a_python_speed_takes_the_default_precision():
     assert wave.speed.dtype == jnp.result_type(float) and wave.speed.shape == (16,)
 
 
+@pytest.mark.parametrize("density", [np.ones(16, np.float32), jnp.ones(16, jnp.float32), jnp.float32(2)])
+def test_a_python_speed_takes_the_precision_of_the_density(density):
+    wave = sv.Wave(sv.Grid(16, 1.0), 1500.0, density=density)
+    assert wave.speed.dtype == wave.density.dtype == wave.state(jnp.ones(16, jnp.float32)).pressure.dtype == jnp.float32
+
+
 def test_the_second_call_traces_nothing():
     """New media, sources, time steps, signals, and fresh receivers: the compiled loop is found again."""
     traces = []
@@ -599,6 +605,57 @@ def test_shapes_are_checked_under_jit_and_grad():
         jax.jit(lambda c: small(speed=c))(np.ones(SHAPE, int))
     with pytest.raises(ValueError, match="needs concrete speeds"):
         jax.jit(lambda c: small(speed=c).max_dt())(np.ones(SHAPE))
+    with pytest.raises(ValueError, match="needs concrete speeds and dt"):
+        jax.jit(lambda c: small(speed=c).courant(1e-3))(np.ones(SHAPE))
+
+
+def test_the_sign_of_a_known_step_is_checked_though_the_speed_is_traced():
+    with pytest.raises(ValueError, match=r"`dt` must be positive, got -0.0001"):
+        jax.grad(lambda c: go(small(speed=c), dt=-1e-4).final.pressure.sum())(1500.0)
+
+
+@pytest.mark.parametrize("place", [-200.0, 5000.0])
+@pytest.mark.parametrize("what", ["sources", "receivers"])
+def test_a_traced_point_outside_is_told_by_the_status(what, place):
+    """At the door no value is known. Left alone, its window would reach no node and all would be zero."""
+    line = sv.Grid(30, 10.0)
+
+    def run(x, y):
+        wave = sv.Wave(line, 1500.0, order=2, boundary=sv.Absorbing(4), sources=x[None])
+        return sv.simulate(wave, wave.at_rest(), steps=4, dt=1e-3, inputs=jnp.ones(4), observe=wave.receivers(y[None]))
+
+    compiled, inside = jax.jit(run), jnp.array([100.0])
+    assert compiled(inside, jnp.array([290.0])).check().status is sv.Status.OK
+    outside = jnp.array([place])
+    result = compiled(outside, inside) if what == "sources" else compiled(inside, outside)
+    assert result.status is sv.Status.NONFINITE and np.isnan(result.observed[-1])
+    with pytest.raises(sv.SolverError, match="outside of the grid"):
+        result.check()
+
+
+def test_a_source_in_the_last_cell_of_a_periodic_axis_is_its_image():
+    """20 nodes of 10 m close after 200 m: 195 m is -5 m, which lies outside of the nodes, and 200 m is 0 m."""
+    grid = sv.Grid(20, 10.0)
+
+    def record(at, to):
+        wave = sv.Wave(grid, 1500.0, order=2, boundary=sv.Periodic(), sources=[[at]])
+        return sv.simulate(wave, wave.at_rest(), steps=20, dt=3e-3, inputs=jnp.ones(20),
+                           observe=wave.receivers([[to]])).check().observed  # fmt: skip
+
+    shifted = record(5.0, 20.0)
+    np.testing.assert_allclose(record(195.0, 10.0), shifted, atol=1e-12 * np.abs(shifted).max())
+    np.testing.assert_allclose(record(200.0, 195.0), record(0.0, 195.0), atol=1e-12 * np.abs(shifted).max())
+    with pytest.raises(ValueError, match="which spans 0 to 200"):
+        record(200.1, 0.0)
+
+
+def test_complex_fields_are_refused():
+    with pytest.raises(ValueError, match="`speed` must be real"):
+        small(speed=1500.0 + 1j)
+    with pytest.raises(ValueError, match="`density` must be real"):
+        small(density=np.ones(SHAPE, complex))
+    with pytest.raises(ValueError, match="`pressure` must be real"):
+        small().state(np.ones(SHAPE, complex))
 
 
 def test_truncation_is_told():

@@ -63,8 +63,33 @@ def test_memory_grows_as_promised():
 def while_bodies(text):
     """Text of the computations that while loops run, and of all that these call."""
     blocks = {m[1]: m[0] for m in re.finditer(r"^(?:ENTRY )?%?([\w.\-]+)[^\n]*\{\n(?:.*\n)*?\}", text, re.M)}
-    names = set(re.findall(r"body=%?([\w.\-]+)", text))
-    return [blocks[name] for name in names if name in blocks]
+    found, ahead = set(), set(re.findall(r"body=%?([\w.\-]+)", text))
+    while ahead:
+        found |= ahead
+        named = (set(re.findall(r"%?([\w.\-]+)", blocks[name].split("\n", 1)[1])) for name in ahead & set(blocks))
+        ahead = set().union(*named) & set(blocks) - found
+    return [blocks[name] for name in found if name in blocks]
+
+
+def test_a_copy_in_an_outlined_computation_is_seen():
+    text = """\
+%outlined (a: f32[4]) -> f32[4] {
+  %a = f32[4] parameter(0)
+  ROOT %c = f32[4] copy(%a)
+}
+
+%body (b: f32[4]) -> f32[4] {
+  %b = f32[4] parameter(0)
+  ROOT %d = f32[4] call(%b), to_apply=%outlined
+}
+
+ENTRY %main (e: f32[4]) -> f32[4] {
+  %e = f32[4] parameter(0)
+  ROOT %f = f32[4] while(%e), condition=%cond, body=%body
+}
+"""
+    bodies = while_bodies(text)
+    assert len(bodies) == 2 and any("copy(" in body for body in bodies)
 
 
 def test_the_compiled_loop_copies_no_field():

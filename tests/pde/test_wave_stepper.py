@@ -65,8 +65,8 @@ def test_position_gradients_on_nodes_and_at_faces(case, name):
     places = {"sources": [[5.0, 0.9 * 6], [1.0, 0.9 * 14]], "receivers": [[7.0, 0.9 * 3], [12.0, 0.9], [5.3, 0.9 * 15]]}
     p = p | {key: jnp.asarray(value) for key, value in places.items()}
     slope = np.asarray(gradient(p)[name])
-    # Second derivatives jump on nodes, so a central difference has errors h, h^2, ...: the first two are extrapolated
-    # away, which leaves h^3 = 1e-12 beside a round-off of 8 eps f / h = 2e-11.
+    # Third derivatives jump on nodes, so a central difference has errors h^2, h^3, ...: extrapolation for h and h^2
+    # leaves h^3 = 1e-12 beside a round-off of 8 eps f / h = 2e-11.
     h = 1e-4
     numeric, inside = np.zeros_like(slope), np.zeros(slope.shape, bool)
     for i in np.ndindex(*slope.shape):
@@ -269,3 +269,36 @@ def test_receivers_on_a_line_are_read_and_differentiated_as_any_others(faces):
     known = jax.jit(jax.value_and_grad(lambda c: misfit(c, single)))(p["speed"])
     traced = jax.jit(jax.value_and_grad(misfit))(p["speed"], jnp.asarray(single))
     assert_same(known, traced, 1e-12)
+
+
+# ---- One and three dimensions ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ndim", [1, 3])
+def test_taylor_and_dot_product_in_one_and_three_dimensions(ndim):
+    """Other axes, other slabs and windows: all that is differentiated at once."""
+    shape = (13, 12, 12)[:ndim]
+    rng = np.random.default_rng(0)
+    boundary = ((sv.Free(), sv.Absorbing(2)), sv.Periodic(), (sv.Rigid(), sv.Absorbing(2)))[:ndim]
+    p = {
+        "speed": 1 + 0.1 * rng.random(shape),
+        "sources": np.array([[5.3, 6.1, 4.7]])[:, :ndim],
+        "receivers": np.array([[3.4, 2.2, 7.9], [8.1, 9.4, 3.3]])[:, :ndim],
+        "signals": rng.standard_normal((8, 1)),
+        "pressure": rng.standard_normal(shape),
+    }
+    p = {k: jnp.asarray(v) for k, v in p.items()}
+
+    def record(p):
+        wave = sv.Wave(sv.Grid(shape, 1.0), p["speed"], order=2, boundary=boundary, sources=p["sources"])
+        run = sv.simulate(wave, wave.state(p["pressure"]), steps=8, dt=0.4, inputs=p["signals"],
+                          observe=wave.receivers(p["receivers"]), adjoint=sv.StoreAll())  # fmt: skip
+        return run.observed, run.final.pressure
+
+    def misfit(p):
+        return sum(jnp.sum(x**2) for x in record(p))
+
+    d = {k: SIZES[k] * jax.random.normal(jax.random.key(i), v.shape) for i, (k, v) in enumerate(p.items())}
+    sv.check_gradient(jax.jit(misfit), p, d, tolerance=0.05).check()
+    assert sv.check_adjoint(record, p, tangent=d).check().error < 1e-12

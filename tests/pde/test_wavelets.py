@@ -63,3 +63,17 @@ def test_what_cannot_run_has_no_dispersion(arguments, words):
     points, *rest = arguments
     with pytest.raises(ValueError, match=words):
         sv.dispersion(points, **dict(zip(("order", "courant"), rest, strict=False)))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sv.ricker(0.0, steps=3, dt=0.1), "`peak_frequency` must be positive"),
+        (lambda: sv.ricker(1.0, steps=True, dt=0.1), "`steps` must be a whole number, got True"),
+        (lambda: sv.dispersion(5.0, order=3), r"`order` must be one of \(2, 4, 6, 8\)"),
+        (lambda: sv.dispersion(5.0, time_order=3), "`time_order` 2 or 4"),
+    ],
+)
+def test_what_no_signal_or_scheme_has_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
