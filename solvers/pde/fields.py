@@ -63,8 +63,8 @@ def random_field(
     modes = Modes(grid, "none")
     peak, dtype, rms = checked_peak(peak_wavenumber, modes), checked_dtype(dtype), real_number(rms, "rms")
     shape = peaked(peak) if spectrum is None else spectrum
-    shells = tuple(jnp.asarray(x.astype(dtype)) for x in _shells(modes.period, REACH * peak))
-    return _random_field(modes, key, shells, rms, shape, dtype)
+    radii, weights = (jnp.asarray(x.astype(dtype)) for x in _shells(modes.period, REACH * peak))
+    return _random_field(modes, key, (radii, weights), rms, shape, dtype)
 
 
 def _shells(period: tuple[float, ...], largest: float) -> tuple[np.ndarray, np.ndarray]:

@@ -103,12 +103,12 @@ def check_forcing(forcing: Any, modes: Modes) -> tuple:
             raise TypeError(
                 f"A forcing must be a value, got the class {entry.__name__}: call it, {entry.__name__}(...)."
             )
-        if isinstance(entry, Kolmogorov) and entry.waves > modes.cut[1]:
-            raise ValueError(
-                f"Kolmogorov(waves={entry.waves}) lies above the cut: of {grid.shape[1]} nodes along the second axis "
-                f'dealias="{modes.dealias}" keeps {modes.cut[1]} waves. Take more nodes, or fewer waves.'
-            )
         if isinstance(entry, LinearForcing) or hasattr(entry, "body_force") or callable(entry):
+            if isinstance(entry, Kolmogorov) and entry.waves > modes.cut[1]:
+                raise ValueError(
+                    f"Kolmogorov(waves={entry.waves}) lies above the cut: of {grid.shape[1]} nodes along the second "
+                    f'axis dealias="{modes.dealias}" keeps {modes.cut[1]} waves. Take more nodes, or fewer waves.'
+                )
             # What does not fit the grid is told now.
             getattr(entry, "body_force", lambda _: None)(grid)
             checked.append(entry)

@@ -3,9 +3,12 @@
 import doctest
 import pathlib
 
+import pytest
+
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "periodic_flow.md"
 
 
+@pytest.mark.slow
 def test_the_code_of_the_guide_runs():
     # A fence directly after the last line of output would be taken for output.
     text, told = PAGE.read_text(encoding="utf-8").replace("```", ""), []
