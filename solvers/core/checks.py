@@ -20,8 +20,11 @@ def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype:
     """A floating array of the given shape (a number is spread over it), with finite values where they are known.
 
     Raises:
-        ValueError: for a wrong shape, integers in an array, values that are not finite.
+        ValueError: for a wrong shape, integers in an array, complex numbers where the dtype is real, values that are
+            not finite.
     """
+    if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and _is_complex(value):
+        raise ValueError(f"`{name}` must be real, got complex numbers.")
     if is_known(value):
         array = np.asarray(value)
         if array.dtype.kind not in "fc" and not (array.ndim == 0 and array.dtype.kind in "iu"):
@@ -39,6 +42,10 @@ def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype:
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
     return array if shape is None else jnp.broadcast_to(array, shape)
+
+
+def _is_complex(value: Any) -> bool:
+    return np.iscomplexobj(value) if is_known(value) else jnp.iscomplexobj(value)
 
 
 def check_finite(array: np.ndarray, name: str) -> None:

@@ -82,7 +82,8 @@ def simulate_ode(
     of n x n numbers for n unknowns, so that it suits systems up to a few thousand. For more take an explicit solver,
     `diffrax.Tsit5()`, or give an implicit one a matrix-free root finder.
 
-    A failed solve has a status, and its derivative is NaN, never a finite number that looks right.
+    A failed solve has a status, and its derivative is NaN, never a finite number that looks right. Reverse solves of
+    `BacksolveAdjoint` and `ImplicitAdjoint` that fail raise an error of diffrax.
 
     Args:
         equation: anything with `tendency(state, inputs) -> du/dt` like the state, such as `PeriodicNavierStokes` or
@@ -98,8 +99,13 @@ def simulate_ode(
         atol: absolute error per step, in the unit of the state; by default `rtol`.
         dt0: first step; chosen from the tendency by default.
         max_steps: most steps that are tried.
-        adjoint: a diffrax adjoint; by default `RecursiveCheckpointAdjoint()`, which is for reverse mode. Forward mode
-            needs `diffrax.ForwardMode()` or `diffrax.DirectAdjoint()`.
+        adjoint: a diffrax adjoint, how derivatives are taken. `RecursiveCheckpointAdjoint()`, the default: reverse mode
+            through the steps. `DirectAdjoint()`: both modes, with more memory. `ForwardMode()`: forward mode.
+            `BacksolveAdjoint()`: reverse mode by solving the adjoint equation backwards in time, in constant memory, to
+            the accuracy of the tolerance and for equations that may be run backwards; not with respect to times.
+            `ImplicitAdjoint()`: the run ends in a steady state, whose derivative with respect to the equation's
+            coefficients is taken by the implicit function theorem with a dense Jacobian; without `times`. Both of the
+            last need an equation that is a pytree, and inputs that do not close over what is differentiated.
 
     Returns:
         `OdeSolution(final, observed, times, status)`; `.check()` raises if it failed.
@@ -107,7 +113,8 @@ def simulate_ode(
     Raises:
         ValueError: for times that do not increase, states that are not finite or have no floating array, a default
             solver on a system too large for it.
-        TypeError: if the equation has no tendency, or one that does not look like the state.
+        TypeError: if the equation has no tendency, or one that does not look like the state; if the solver or the
+            adjoint is none of diffrax's.
 
     Example:
         >>> import solvers as sv, jax.numpy as jnp, numpy as np
@@ -141,6 +148,7 @@ def simulate_ode(
             f"({unknowns**2 * dtype.itemsize / 1e9:.3g} GB). Give `solver=diffrax.Tsit5()`, or an implicit solver with "
             "a matrix-free root finder."
         )
+    _check_method(equation, solver, adjoint, times)
     force = inputs if callable(inputs) else _Held(inputs)
     # A compiled solve is found again only if what its functions see is still the same.
     seen = fingerprint_of_run(equation, force, observe)
@@ -181,18 +189,18 @@ def _solve(
     if stepper is not None and hasattr(stepper, "enter"):
         state = stepper.leave(stepper.enter(state))
     _same_struct(equation, state, force, t0)
+    # What is complex, and nothing else of the state: a reverse solve may close over no traced value.
+    paired = jax.tree.map(jnp.iscomplexobj, state)
 
     def rate(t: Array, y: Any, args: Any) -> Any:
         equation, force = args
-        return _as_real(equation.tendency(_as_given(y, state), force(t)))
+        return _as_real(equation.tendency(_as_given(y, paired), force(t)))
 
-    see = (
-        (lambda t, y, args: _as_given(y, state))
-        if observe is None
-        else (lambda t, y, args: observe(_as_given(y, state)))
-    )
-    save = diffrax.SubSaveAt(ts=times, fn=see) if times is not None else None
-    whole = [diffrax.SubSaveAt(t1=True), *([save] if save is not None else [])]
+    def see(y: Any) -> Any:
+        return _as_given(y, paired) if observe is None else observe(_as_given(y, paired))
+
+    adjoint = _told(diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint)
+    save, split = _saving(times, see, adjoint)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(rate),  # type: ignore[arg-type]
         diffrax.Kvaerno5() if solver is None else solver,
@@ -201,21 +209,28 @@ def _solve(
         None if dt0 is None else jnp.asarray(dt0, t0.dtype),
         _as_real(state),
         (equation, force),
-        saveat=diffrax.SaveAt(subs=whole),
+        saveat=save,
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        adjoint=adjoint,
         max_steps=max_steps,
         throw=False,
     )
-    final = _as_given(jax.tree.map(lambda x: x[0], solution.ys[0]), state)  # type: ignore[index]
-    observed = solution.ys[1] if times is not None else None  # type: ignore[index]
+    last, observed = split(solution.ys)
+    final = _as_given(last, paired)
     finite = jnp.stack([jnp.all(jnp.isfinite(lax.stop_gradient(x))) for x in jax.tree.leaves(final)]).all()
     done = solution.result == diffrax.RESULTS.successful
     many = solution.result == diffrax.RESULTS.max_steps_reached
     code = jnp.where(many, int(Status.MAX_STEPS), int(Status.DIVERGED))
     code = jnp.where(done & finite, int(Status.OK), jnp.where(~finite & ~many, int(Status.NONFINITE), code))
     good = code == int(Status.OK)
-    final, observed = (jax.tree.map(lambda x: _honest(x, good), tree) for tree in (final, observed))
+    if isinstance(adjoint, diffrax.ImplicitAdjoint):
+        good &= _at_rest(rate(t1, last, (equation, force)), last, rtol, atol)
+    if isinstance(adjoint, (diffrax.BacksolveAdjoint, diffrax.ImplicitAdjoint)):
+        # Their reverse solves cannot begin with NaN, so it goes directly to what they differentiate.
+        given = [x for x in jax.tree.leaves((equation, force, state)) if eqx.is_inexact_array(x)]
+        final, observed = (jax.tree.map(lambda x: _doubted(x, given, good), tree) for tree in (final, observed))
+    else:
+        final, observed = (jax.tree.map(lambda x: _honest(x, good), tree) for tree in (final, observed))
     return OdeSolution(final, observed, times, code.astype(jnp.int32), solution.stats["num_steps"])
 
 
@@ -231,14 +246,89 @@ def _honest_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return value, dot * jnp.where(good, 1, math.nan).astype(value.real.dtype)
 
 
+@jax.custom_jvp
+def _doubted(value: Array, given: list[Array], good: Array) -> Array:
+    """The value; its derivative with respect to all that is given is NaN unless the solve was good."""
+    return value
+
+
+@_doubted.defjvp
+def _doubted_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (value, _, good), (dot, dots, _) = primals, tangents
+    doubt = jnp.where(good, 0, math.nan).astype(value.real.dtype)
+    total = sum((jnp.sum(x.real) + jnp.sum(x.imag) for x in dots), start=jnp.zeros((), doubt.dtype))
+    return value, dot + (doubt * total).astype(dot.dtype)
+
+
+def _saving(times: Array | None, see: Callable, adjoint: Any) -> tuple[Any, Callable]:
+    """What diffrax saves, and how that becomes (last state, what was observed)."""
+    import diffrax
+
+    if times is None:
+        return diffrax.SaveAt(t1=True), lambda ys: (jax.tree.map(lambda x: x[0], ys), None)
+    if isinstance(adjoint, diffrax.BacksolveAdjoint):
+        # It starts again from each saved state, and so saves whole ones.
+        def split(ys: Any) -> tuple[Any, Any]:
+            return jax.tree.map(lambda x: x[-1], ys), lax.map(see, jax.tree.map(lambda x: x[:-1], ys))
+
+        return diffrax.SaveAt(ts=times, t1=True), split
+    look = diffrax.SubSaveAt(ts=times, fn=lambda t, y, args: see(y))
+    both = diffrax.SaveAt(subs=[diffrax.SubSaveAt(t1=True), look])
+    return both, lambda ys: (jax.tree.map(lambda x: x[0], ys[0]), ys[1])
+
+
+def _told(adjoint: Any) -> Any:
+    """The adjoint; a solve backwards in time that fails raises, since its result would look like a gradient."""
+    import diffrax
+
+    if not isinstance(adjoint, diffrax.BacksolveAdjoint):
+        return adjoint
+    return diffrax.BacksolveAdjoint(**{"throw": True, **adjoint.kwargs})
+
+
+def _at_rest(rate: Any, state: Any, rtol: float, atol: float) -> Array:
+    """Whether the rate per unit of time is within the tolerance of the state, as `diffrax.steady_state_event` asks."""
+
+    def size(tree: Any) -> Array:
+        leaves = [lax.stop_gradient(x) for x in jax.tree.leaves(tree)]
+        return jnp.sqrt(sum(jnp.sum(x**2) for x in leaves) / sum(x.size for x in leaves))
+
+    return size(rate) < atol + rtol * size(state)
+
+
 def _as_real(tree: Any) -> Any:
     """Complex leaves as pairs of real ones: error norms and Newton steps of diffrax are for real numbers."""
     return jax.tree.map(lambda x: jnp.stack([x.real, x.imag]) if jnp.iscomplexobj(x) else x, tree)
 
 
-def _as_given(tree: Any, like: Any) -> Any:
-    """The inverse of `_as_real`."""
-    return jax.tree.map(lambda x, given: lax.complex(x[0], x[1]) if jnp.iscomplexobj(given) else x, tree, like)
+def _as_given(tree: Any, paired: Any) -> Any:
+    """The inverse of `_as_real`; `paired` tells which leaves are complex."""
+    return jax.tree.map(lambda x, pair: lax.complex(x[0], x[1]) if pair else x, tree, paired)
+
+
+def _check_method(equation: Any, solver: Any, adjoint: Any, times: Any) -> None:
+    import diffrax
+
+    kinds = (
+        (solver, "solver", diffrax.AbstractSolver, "Tsit5"),
+        (adjoint, "adjoint", diffrax.AbstractAdjoint, "DirectAdjoint"),
+    )
+    for value, name, kind, usual in kinds:
+        if value is not None and not isinstance(value, kind):
+            given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+            raise TypeError(f"`{name}` must be a diffrax {name}, such as diffrax.{usual}(), got {given}.")
+    if isinstance(adjoint, diffrax.ImplicitAdjoint) and times is not None:
+        raise ValueError(
+            "`diffrax.ImplicitAdjoint` differentiates the steady state at t1 and nothing on the way: leave out "
+            "`times`, or take another adjoint."
+        )
+    if isinstance(adjoint, (diffrax.BacksolveAdjoint, diffrax.ImplicitAdjoint)) and jax.tree.leaves(equation) == [
+        equation
+    ]:
+        raise TypeError(
+            f"`{type(adjoint).__name__}` differentiates the arrays of an equation that is a pytree, such as an "
+            f"equinox.Module; {type(equation).__name__} is none. Take another adjoint."
+        )
 
 
 def _check_state(state: Any) -> Any:

@@ -88,9 +88,10 @@ def taylor_rate() -> Evidence:
 
 
 def taylor_green_space(nodes: int = 128, bound: float = 0.08) -> Evidence:
-    """Peak dissipation of Taylor-Green vortices at Re = 1600, in single precision.
+    """Peak dissipation of Taylor-Green vortices at Re = 1600, and its time, in single precision; the larger error.
 
     0.01286 at t = 8.97 on 512^3 nodes. With 128 the smallest scales are missing: dealiased runs come out 6.9 % high.
+    The time is that of the parabola through the highest three of the values, which lie five steps apart.
     """
     flow = PeriodicNavierStokes(Grid((nodes,) * 3, 2 * math.pi / nodes), 1 / 1600)
     start = flow.taylor_green(dtype=jnp.float32)
@@ -98,8 +99,21 @@ def taylor_green_space(nodes: int = 128, bound: float = 0.08) -> Evidence:
     dt = 1.5 / (2 * (nodes // 3))
     steps = math.ceil(10.0 / dt / 5) * 5
     run = simulate(flow, start, steps=steps, dt=dt, observe=flow.dissipation, every=5, adjoint=StoreAll()).check()
-    peak = float(jnp.max(run.observed))
-    return Evidence(peak, 0.01286, abs(peak / 0.01286 - 1), bound)
+    return peak_of(np.asarray(run.observed, float), np.asarray(run.times, float), bound)
+
+
+def taylor_green_space_on_a_gpu() -> Evidence:
+    """The same on 256^3 nodes, which hold all but the smallest scales."""
+    return taylor_green_space(256, 0.01)
+
+
+def peak_of(loss: np.ndarray, times: np.ndarray, bound: float) -> Evidence:
+    """Peak dissipation and its time against the published ones; the larger relative error."""
+    top = int(np.clip(np.argmax(loss), 1, loss.size - 2))
+    curve = np.polyfit(times[top - 1 : top + 2] - times[top], loss[top - 1 : top + 2] / loss[top], 2)
+    away = -curve[1] / (2 * curve[0])
+    peak, time = loss[top] * np.polyval(curve, away), times[top] + away
+    return Evidence(float(peak), 0.01286, float(max(abs(peak / 0.01286 - 1), abs(time / 8.97 - 1))), bound)
 
 
 def _square(nodes: int) -> Grid:
@@ -130,9 +144,17 @@ ROWS = (
     Row("periodic-taylor", "Taylor rate of the gradient", "Taylor's theorem", taylor_rate),
     Row(
         "periodic-re1600",
-        "3-D Taylor-Green, 128^3, peak dissipation",
+        "3-D Taylor-Green, 128^3, peak dissipation; worse of it and its time",
         "HiOCFD C3.5, 512^3",
         taylor_green_space,
         long=True,
+    ),
+    Row(
+        "periodic-re1600-fine",
+        "3-D Taylor-Green, 256^3, peak dissipation; worse of it and its time",
+        "HiOCFD C3.5, 512^3",
+        taylor_green_space_on_a_gpu,
+        long=True,
+        gpu=True,
     ),
 )

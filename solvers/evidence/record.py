@@ -34,6 +34,7 @@ class Row(NamedTuple):
         source: theory, or a publication.
         compute: the function that does it.
         long: takes minutes, and so runs only where its full name is asked for.
+        gpu: too long without a GPU, and so left out where there is none.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Row(NamedTuple):
     source: str
     compute: Callable[[], Evidence]
     long: bool = False
+    gpu: bool = False

@@ -33,8 +33,8 @@ def validate(start: str | None = None) -> bool:
 
     A row that cannot be computed counts as missed and says why.
     """
-    rows, problems = named(start), []
-    lines = []
+    asked, problems = named(start), []
+    rows, lines = [row for row in asked if not row.gpu or _has_gpu()], []
     for number, row in enumerate(rows, 1):
         print(f"{number} of {len(rows)}: {row.name}", flush=True)
         begin = time.perf_counter()
@@ -48,12 +48,20 @@ def validate(start: str | None = None) -> bool:
             problems.append(f"{row.name}: error {found.error:.3g} above the bound {found.bound:.3g}")
         lines.append((*_cells(row, found), f"{time.perf_counter() - begin:.1f}", "ok" if found.ok else "MISSED"))
     print("\n" + aligned(HEADER, lines))
-    left = [name for name in names(start) if name not in {row.name for row in rows}]
+    if len(rows) < len(asked):
+        print(f"Left out, since no GPU is at hand: {', '.join(row.name for row in asked if row not in rows)}.")
+    left = [name for name in names(start) if name not in {row.name for row in asked}]
     if left:
         print(f"Left out, since they take minutes: {', '.join(left)}. Ask for each by its full name.")
     for sentence in problems:
         print(sentence)
     return not problems
+
+
+def _has_gpu() -> bool:
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def _cells(row: Row, found: Evidence) -> tuple[str, ...]:

@@ -130,15 +130,18 @@ class ETDRK4(eqx.Module):
         self.middle = _scaled(lambda z: 2 * weight_middle(z), z, dt)
         self.end = _scaled(weight_end, z, dt)
 
-    def step(self, state: Any, nonlinear: Callable[[Any], Any]) -> Any:
-        """The state one step later; `nonlinear` is N, state -> pytree like the state."""
+    def step(self, state: Any, nonlinear: Callable[[Any], Any], last: Callable[[Any], Any] | None = None) -> Any:
+        """The state one step later; `nonlinear` is N, state -> pytree like the state, `last` that of the last stage.
+
+        The last stage enters the result alone, so that a reverse sweep may compute it again and need not keep it.
+        """
         n_u = nonlinear(state)
         a = _combined((self.half_decay, state), (self.half, n_u))
         n_a = nonlinear(a)
         b = _combined((self.half_decay, state), (self.half, n_a))
         n_b = nonlinear(b)
         c = _combined((self.half_decay, a), (self.half, jax.tree.map(lambda b, u: 2 * b - u, n_b, n_u)))
-        n_c, n_ab = nonlinear(c), jax.tree.map(jnp.add, n_a, n_b)
+        n_c, n_ab = (last or nonlinear)(c), jax.tree.map(jnp.add, n_a, n_b)
         return _combined((self.decay, state), (self.start, n_u), (self.middle, n_ab), (self.end, n_c))
 
 

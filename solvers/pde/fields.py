@@ -13,9 +13,14 @@ from ..core.checks import as_field
 from ..core.fourier import Modes
 from ..core.grid import Grid
 from .flow_starts import independent_modes, peaked
+from .periodic_checks import check_grid, checked_dtype, checked_peak, real_number
 
 # Surface of the unit sphere in one, two and three dimensions.
 SPHERE = (2.0, 2 * math.pi, 4 * math.pi)
+# The mean square counts the modes of the box one by one up to so many, and those beyond by an integral.
+COUNTED = 2**15
+# It counts modes up to this multiple of the peak.
+REACH = 8.0
 
 
 def random_field(
@@ -34,9 +39,11 @@ def random_field(
         grid: nodes of one period.
         key: random key.
         peak_wavenumber: 2 pi / wavelength where the spectrum peaks, in the unit of 1 / spacing.
-        rms: root-mean-square, in the mean over keys; differentiable.
-        spectrum: shape of the spectrum E(k), whose integral over k is the mean square; a function of the wavenumber, by
-            default k^4 exp(-2 (k / peak)^2).
+        rms: root-mean-square of the modes of the box up to 8 times the peak, in the mean over keys; differentiable. The
+            default spectrum has nothing beyond; with one that has, a grid that holds more of them has more, a grid that
+            holds fewer has less, and both share the modes that both hold.
+        spectrum: shape of the spectrum E(k), the mean square per wavenumber; a function of the wavenumber, by default
+            k^4 exp(-2 (k / peak)^2).
         dtype: float32 or float64; by default JAX's default.
 
     Returns:
@@ -52,30 +59,44 @@ def random_field(
         >>> bool(abs(u - v[::2]).max() < 1e-4)
         True
     """
+    check_grid(grid)
     modes = Modes(grid, "none")
-    largest = min(2 * math.pi * cut / period for cut, period in zip(modes.cut, modes.period, strict=True))
-    if not 0 < peak_wavenumber <= largest:
-        raise ValueError(
-            f"`peak_wavenumber` must be positive and at most {largest:.4g}, the largest that all axes of this grid "
-            f"hold, got {peak_wavenumber}."
-        )
-    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
-    shape = peaked(float(peak_wavenumber)) if spectrum is None else spectrum
-    return _random_field(modes, key, float(peak_wavenumber), rms, shape, dtype)
+    peak, dtype, rms = checked_peak(peak_wavenumber, modes), checked_dtype(dtype), real_number(rms, "rms")
+    shape = peaked(peak) if spectrum is None else spectrum
+    radii, weights = (jnp.asarray(x.astype(dtype)) for x in _shells(modes.period, REACH * peak))
+    return _random_field(modes, key, (radii, weights), rms, shape, dtype)
+
+
+def _shells(period: tuple[float, ...], largest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Radii k and weights w of all modes of a box with 0 < |k| <= largest: sum(w E(k)) is their mean square.
+
+    A mode has the share cell / (S k^(n-1)) of the shell of its radius: the volume of one mode over the surface of the
+    sphere. Beyond the first `COUNTED` modes the sum is the integral of E.
+    """
+    n = len(period)
+    cell = math.prod(2 * math.pi / p for p in period)
+    counted = min(largest, (COUNTED * cell * n / SPHERE[n - 1]) ** (1 / n))
+    waves = [2 * math.pi / p * np.arange(-math.floor(m), math.floor(m) + 1)
+             for p in period for m in [counted * p / (2 * math.pi) * (1 + 1e-9)]]  # fmt: skip
+    k = np.sqrt(sum(part**2 for part in np.meshgrid(*waves, indexing="ij", sparse=True))).ravel()
+    k = k[(k > 0) & (k <= counted * (1 + 1e-9))]
+    steps = 2048 if largest > counted else 0
+    beyond = counted + (largest - counted) * (np.arange(steps) + 0.5) / max(steps, 1)
+    width = np.full(steps, (largest - counted) / max(steps, 1))
+    return np.concatenate([k, beyond]), np.concatenate([cell / (SPHERE[n - 1] * k ** (n - 1)), width])
 
 
 @eqx.filter_jit
 def _random_field(
-    modes: Modes, key: Array, peak: float, rms: Any, spectrum: Callable[[Array], Array], dtype: Any
+    modes: Modes, key: Array, shells: tuple[Array, Array], rms: Any, spectrum: Callable[[Array], Array], dtype: Any
 ) -> Array:
     k2 = modes.squared(dtype)
     k = jnp.sqrt(jnp.where(k2 > 0, k2, 1))
     # A mode takes its share of the shell of its radius: the volume of one mode over the surface of the sphere.
     cell = math.prod(2 * math.pi / period for period in modes.period)
     share = cell / (SPHERE[modes.ndim - 1] * k ** (modes.ndim - 1))
-    # The integral of the spectrum, on wavenumbers that do not depend on the grid.
-    fine = jnp.asarray(np.linspace(0.0, 8.0, 2049)[1:] * peak, dtype)
-    total = jnp.sum(jnp.maximum(spectrum(fine), 0)) * (8 * peak / 2048)
+    # Over modes of the box, whether this grid holds them or not.
+    total = jnp.sum(jnp.maximum(spectrum(shells[0]), 0) * shells[1])
     size = jnp.where(k2 > 0, jnp.sqrt(jnp.maximum(spectrum(k), 0) * share / total), 0)
     drawn = independent_modes(modes, key, 1, dtype)[0]
     return jnp.asarray(rms, dtype) * modes.to_field(size.astype(dtype) * drawn)

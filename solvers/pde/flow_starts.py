@@ -30,7 +30,7 @@ def taylor_green(grid: Grid, speed: Any, dtype: Any) -> Array:
     return jnp.asarray(speed, dtype) * jnp.asarray(np.stack(parts).astype(dtype))
 
 
-def shear_layers(grid: Grid, thickness: float, disturbance: float, speed: Any, dtype: Any) -> Array:
+def shear_layers(grid: Grid, thickness: float, disturbance: Any, speed: Any, dtype: Any) -> Array:
     """Two layers u = +-U tanh((y -+ L/4) / thickness) about y = L/4 and 3L/4, with v = disturbance U sin(2 pi x/Lx)."""
     axes = [h * np.arange(n) for n, h in zip(grid.shape, grid.spacing, strict=True)]
     length, width = grid.shape[1] * grid.spacing[1], grid.shape[0] * grid.spacing[0]
@@ -39,8 +39,9 @@ def shear_layers(grid: Grid, thickness: float, disturbance: float, speed: Any, d
     velocity[0] = np.where(
         y <= length / 2, np.tanh((y - length / 4) / thickness), np.tanh((0.75 * length - y) / thickness)
     )
-    velocity[1] = disturbance * np.sin(2 * np.pi * x / width)
-    return jnp.asarray(speed, dtype) * jnp.asarray(velocity.astype(dtype))
+    velocity[1] = np.sin(2 * np.pi * x / width)
+    field = jnp.asarray(velocity.astype(dtype)).at[1].multiply(jnp.asarray(disturbance, dtype))
+    return jnp.asarray(speed, dtype) * field
 
 
 def peaked(peak: float) -> Callable[[Array], Array]:

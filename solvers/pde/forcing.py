@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.checks import as_field, is_known
+from ..core.fourier import Modes
 from ..core.grid import Grid
+from .periodic_checks import real_number
 
 
 class Kolmogorov(eqx.Module):
@@ -22,7 +24,8 @@ class Kolmogorov(eqx.Module):
         amplitude: a, differentiable.
 
     Raises:
-        ValueError: if there is no wave, or the amplitude is not one finite number.
+        ValueError: if there is no wave, or the amplitude is not one finite real number. In `PeriodicNavierStokes`: if
+            the flow does not keep the wave.
 
     Example:
         >>> import solvers as sv, numpy as np
@@ -43,13 +46,13 @@ class Kolmogorov(eqx.Module):
         if isinstance(waves, bool) or not isinstance(waves, (int, np.integer)) or waves < 1:
             raise ValueError(f"`waves` must be a whole number of waves in the box, at least 1, got {waves!r}.")
         self.waves = int(waves)
-        self.amplitude = as_field(amplitude, "amplitude", ())
+        self.amplitude = real_number(amplitude, "amplitude")
 
     def body_force(self, grid: Grid) -> Array:
         """The force on the nodes, shape (axes, *grid.shape)."""
-        if self.waves > (grid.shape[1] - 1) // 3:
+        if self.waves > (grid.shape[1] - 1) // 2:
             raise ValueError(
-                f"Kolmogorov(waves={self.waves}) needs more than {3 * self.waves} nodes along the second axis, "
+                f"Kolmogorov(waves={self.waves}) needs more than {2 * self.waves} nodes along the second axis, "
                 f"there are {grid.shape[1]}."
             )
         phase = 2 * np.pi * self.waves * np.arange(grid.shape[1]) / grid.shape[1]
@@ -67,6 +70,9 @@ class LinearForcing(eqx.Module):
     Args:
         rate: a, 1/s, differentiable.
 
+    Raises:
+        ValueError: if the rate is not one finite real number.
+
     Example:
         >>> import solvers as sv, numpy as np
         >>> grid = sv.Grid(shape=(16, 16), spacing=2 * np.pi / 16)
@@ -83,17 +89,26 @@ class LinearForcing(eqx.Module):
     rate: Array
 
     def __init__(self, rate: Any):
-        self.rate = as_field(rate, "rate", ())
+        self.rate = real_number(rate, "rate")
 
 
-def check_forcing(forcing: Any, grid: Grid) -> tuple:
+def check_forcing(forcing: Any, modes: Modes) -> tuple:
     """Forcing as a tuple of arrays and structs, checked; arrays are body forces of shape (axes, *grid.shape)."""
     if forcing is None:
         return ()
-    checked = []
+    checked, grid = [], modes.grid
     shape = (grid.ndim, *grid.shape)
     for entry in forcing if isinstance(forcing, (tuple, list)) else (forcing,):
+        if isinstance(entry, type):
+            raise TypeError(
+                f"A forcing must be a value, got the class {entry.__name__}: call it, {entry.__name__}(...)."
+            )
         if isinstance(entry, LinearForcing) or hasattr(entry, "body_force") or callable(entry):
+            if isinstance(entry, Kolmogorov) and entry.waves > modes.cut[1]:
+                raise ValueError(
+                    f"Kolmogorov(waves={entry.waves}) lies above the cut: of {grid.shape[1]} nodes along the second "
+                    f'axis dealias="{modes.dealias}" keeps {modes.cut[1]} waves. Take more nodes, or fewer waves.'
+                )
             # What does not fit the grid is told now.
             getattr(entry, "body_force", lambda _: None)(grid)
             checked.append(entry)

@@ -1,5 +1,6 @@
 """Checks of what a user gives to a periodic flow."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.checks import as_field, check_finite, is_known
+from ..core.fourier import Modes
 from ..core.grid import Grid
 from .periodic_forms import FlowState
 
@@ -41,7 +43,13 @@ def check_inputs(inputs: Any, steps: int, grid: Grid, steady: bool) -> None:
     """ValueError unless inputs are None, factors of a body force that is there, or body forces."""
     if inputs is None:
         return
-    shape, bodies = jnp.shape(inputs), (steps, grid.ndim, *grid.shape)
+    bodies = (steps, grid.ndim, *grid.shape)
+    if not hasattr(inputs, "dtype"):
+        raise ValueError(
+            f"`inputs` must be one array of shape (steps,) = ({steps},), factors of the forcing, or {bodies}, body "
+            f"forces; got {type(inputs).__name__}."
+        )
+    shape = jnp.shape(inputs)
     if shape not in ((steps,), bodies) or not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise ValueError(
             f"`inputs` must be real with shape (steps,) = ({steps},), factors of the forcing, or {bodies}, "
@@ -53,13 +61,62 @@ def check_inputs(inputs: Any, steps: int, grid: Grid, steady: bool) -> None:
         check_finite(np.asarray(inputs), "inputs")
 
 
+def check_grid(grid: Any) -> None:
+    """TypeError unless it is a `Grid`."""
+    if not isinstance(grid, Grid):
+        raise TypeError(
+            f"`grid` must be a Grid, such as Grid(shape=(64, 64), spacing=0.1), got {type(grid).__name__}: {grid!r}."
+        )
+
+
+def checked_dtype(dtype: Any) -> Any:
+    """A dtype that can be transformed; JAX's default for None.
+
+    Raises:
+        ValueError: if it is neither float32 nor float64.
+    """
+    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    if dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"`dtype` must be float32 or float64, which can be transformed, got {dtype}.")
+    return dtype
+
+
+def checked_peak(peak_wavenumber: Any, modes: Modes) -> float:
+    """The wavenumber where a spectrum peaks.
+
+    Raises:
+        ValueError: if it is not a positive number that all axes hold.
+    """
+    largest = min(2 * math.pi * cut / period for cut, period in zip(modes.cut, modes.period, strict=True))
+    if jnp.ndim(peak_wavenumber) or jnp.iscomplexobj(peak_wavenumber) or not 0 < peak_wavenumber <= largest:
+        raise ValueError(
+            f"`peak_wavenumber` must be positive and at most {largest:.4g}, the largest that all axes of this grid "
+            f"keep, got {peak_wavenumber}."
+        )
+    return float(peak_wavenumber)
+
+
 def real_field(value: Any, name: str, shape: tuple[int, ...]) -> Array:
     """A real field of the given shape."""
     if np.iscomplexobj(value) if is_known(value) else jnp.iscomplexobj(value):
         raise ValueError(f"`{name}` is a real field on the nodes, got complex numbers.")
     if jnp.shape(value) != shape:
         raise ValueError(f"`{name}` must have the shape {shape}, got {jnp.shape(value)}.")
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        raise ValueError(f"`{name}` must be float32 or float64, which can be transformed, got {dtype}; use .astype.")
     return as_field(value, name, shape)
+
+
+def real_numbers(value: Any, name: str) -> Array:
+    """One or more real finite numbers as an array on one axis."""
+    value = np.asarray(value) if isinstance(value, (tuple, list)) else value
+    if jnp.ndim(value) > 1 or jnp.iscomplexobj(value):
+        raise ValueError(
+            f"`{name}` must be a real number or have shape (scalars,), got {jnp.result_type(value)} of shape "
+            f"{jnp.shape(value)}."
+        )
+    return jnp.atleast_1d(as_field(value, name))
 
 
 def real_number(value: Any, name: str) -> Array:

@@ -13,7 +13,8 @@ class FlowState(eqx.Module):
     """A periodic flow as Fourier coefficients, cut at the dealiased modes: what `PeriodicNavierStokes` marches.
 
     Make one with `flow.from_velocity`, `flow.from_vorticity` or one of the starts, and read it with `flow.velocity`,
-    `flow.vorticity`, `flow.scalars`.
+    `flow.vorticity`, `flow.scalars`. It holds no grid: a flow with as many modes in a box of another size
+    takes it for a state of that box, and nothing can notice.
 
     Attributes:
         modes: coefficients of the vorticity (two dimensions) or of the velocity, mean included (three, leading axis).

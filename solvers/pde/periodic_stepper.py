@@ -34,9 +34,10 @@ class FlowStepper(eqx.Module):
         """Advance the state by one step; reverse mode keeps the state and the rates of its stages."""
         return remat(lambda s, i: self._advance(s, i), "rate")(state, inputs)
 
-    def nonlinear(self, state: FlowState) -> FlowState:
-        """Advection, and what functions of the velocity give."""
-        rate = jax.tree.map(_kept, self.form.advection(state))
+    def nonlinear(self, state: FlowState, keep: bool = True) -> FlowState:
+        """Advection, to be kept for the reverse sweep or not, and what functions of the velocity give."""
+        rate = self.form.advection(state)
+        rate = jax.tree.map(_kept, rate) if keep else rate
         if not self.feedback:
             return rate
         velocity = self.form.modes.to_field(self.form.velocity(state))
@@ -54,7 +55,9 @@ class FlowStepper(eqx.Module):
         """The body force during one step, as a rate of the state."""
         if inputs is None:
             return self.force
-        if inputs.ndim == 0:
+        if jnp.ndim(inputs) == 0:
+            if self.force is None:
+                raise ValueError("A number as `inputs` multiplies the body force, and this flow has none.")
             return jax.tree.map(lambda f: inputs * f, self.force)
         more = rate_of_force(self.form, inputs, self.carries)
         return more if self.force is None else jax.tree.map(jnp.add, self.force, more)
@@ -62,10 +65,16 @@ class FlowStepper(eqx.Module):
     def _advance(self, state: FlowState, inputs: Any) -> FlowState:
         force = self.force_of(inputs)
         if isinstance(self.scheme, LowStorageRK3):
-            return self.scheme.step(state, self.nonlinear, force)
-        if force is None:
-            return self.scheme.step(state, self.nonlinear)
-        return self.scheme.step(state, lambda s: jax.tree.map(jnp.add, self.nonlinear(s), force))
+            return self.scheme.step(state, lambda s: self.nonlinear(s), force)
+
+        def rate(state: FlowState, keep: bool = True) -> FlowState:
+            found = self.nonlinear(state, keep)
+            return found if force is None else jax.tree.map(jnp.add, found, force)
+
+        if isinstance(self.scheme, ETDRK4):
+            # Four rates and the state would be more than two fields per step; the last one costs a stage to find again.
+            return self.scheme.step(state, rate, lambda s: rate(s, False))
+        return self.scheme.step(state, rate)
 
 
 def _kept(rate: Array) -> Array:

@@ -14,6 +14,7 @@ from ..core.checks import as_field, check_finite, check_positive, is_known
 from ..core.fourier import Modes
 from ..core.grid import Grid
 from .etdrk import STEPPERS, ExponentialEuler
+from .periodic_checks import check_grid
 
 
 class Symbols(eqx.Module):
@@ -65,7 +66,9 @@ class Semilinear(eqx.Module):
     limits dt.
 
     The precision is that of the state. Parameters are leaves: differentiate them, change them without a new trace. The
-    length of the box is part of the grid and no leaf; to differentiate with respect to it, rescale the coefficients.
+    length of the box is part of the grid and no leaf; to differentiate with respect to it, rescale coefficients and,
+    where N has no coefficient of its own, u: in units of the length L, u_t = nu u_xx - u u_x keeps its form with
+    nu / L^2 and u / L.
 
     Args:
         grid: nodes of one period, at least 4 per axis.
@@ -121,6 +124,7 @@ class Semilinear(eqx.Module):
         channels: int | None = None,
         real: bool = True,
     ):
+        check_grid(grid)
         if min(grid.shape) < 4:
             raise ValueError(f"A periodic equation needs at least 4 nodes per axis, got shape={grid.shape}.")
         if stepper not in STEPPERS:
@@ -277,6 +281,8 @@ def check_state(state: Any, shape: tuple[int, ...], real: bool) -> None:
             f"The state must be {'real' if real else 'complex'}, got dtype {state.dtype}; take "
             + ("its real part." if real else "state + 0j.")
         )
+    if not jnp.issubdtype(state.dtype, jnp.inexact) or jnp.finfo(state.dtype).bits < 32:
+        raise ValueError(f"The state must be single or double precision, which can be transformed, got {state.dtype}.")
     if is_known(state):
         check_finite(np.asarray(state), "state")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.checks import check_finite
 from ..core.grid import Grid
 from .gif import check_gif, write_gif
 from .paper import clock, colour_bar, colour_limit, figure, real_array, signed_colours
@@ -24,7 +25,8 @@ def box(
 ) -> Any:
     """Draw a signed field in its periodic box, such as a vorticity: x to the right, y upwards, symmetric colours.
 
-    Of a field on three axes the slice across the last one is shown, by default through the middle.
+    Of a field on three axes the slice across the last one is shown, by default through the middle. Values that are not
+    finite stay blank.
 
     Args:
         field: array of the grid's shape, two or three axes.
@@ -38,7 +40,7 @@ def box(
         The axes.
 
     Raises:
-        ValueError: if the shape does not fit the grid, or the cut lies outside.
+        ValueError: if the shape does not fit the grid, the cut lies outside, or no value is finite.
 
     Example:
         >>> import numpy as np, solvers as sv
@@ -47,6 +49,7 @@ def box(
         ('x', 'y')
     """
     values = _plane(field, grid, index)
+    _not_empty(values, "field")
     ax = figure(*_size(grid)).subplots() if ax is None else ax
     _draw(ax, values, grid, colour_limit(values, clip), label)
     return ax
@@ -73,7 +76,7 @@ def spectrum(
         The axes.
 
     Raises:
-        ValueError: for shapes that differ, or a spectrum without a positive value.
+        ValueError: for shapes that differ, values that are not finite, or a spectrum without a positive value.
 
     Example:
         >>> import numpy as np, solvers as sv
@@ -84,6 +87,8 @@ def spectrum(
     k, energy = real_array(k, "k"), real_array(energy, "energy")
     if k.ndim != 1 or k.shape != energy.shape:
         raise ValueError(f"`k` and `energy` must have one shape (shells,), got {k.shape} and {energy.shape}.")
+    check_finite(k, "k")
+    check_finite(energy, "energy")
     seen = (k > 0) & (energy > 1e-12 * energy.max(initial=0.0))
     if not seen.any():
         raise ValueError("`energy` has no positive value at a positive wavenumber.")
@@ -126,7 +131,7 @@ def space_time(
         The axes.
 
     Raises:
-        ValueError: if shapes do not fit, or the grid has more than one axis.
+        ValueError: if shapes do not fit, the grid has more than one axis, or no value is finite.
 
     Example:
         >>> import numpy as np, solvers as sv
@@ -140,6 +145,7 @@ def space_time(
             f"`fields` must have the shape (times, nodes) = {(*t.shape, *grid.shape)} with at least two times, on a "
             f"grid of one axis; got {values.shape}."
         )
+    _not_empty(values, "fields")
     ax = figure(WIDTH, 4.2).subplots() if ax is None else ax
     x0, h = grid.origin[0], grid.spacing[0]
     half = (t[-1] - t[0]) / (t.size - 1) / 2
@@ -181,7 +187,8 @@ def animate_box(
         The path.
 
     Raises:
-        ValueError: if shapes do not fit the grid, there is no frame, or the path does not end in .gif.
+        ValueError: if shapes do not fit the grid, there is no frame, no value is finite, or the path does not end in
+            .gif.
 
     Example:
         >>> import numpy as np, solvers as sv, tempfile
@@ -194,6 +201,7 @@ def animate_box(
     t = None if times is None else real_array(times, "times")
     if not frames or (t is not None and t.shape != (len(frames),)):
         raise ValueError(f"There must be frames, and one of the `times` for each; got {len(frames)} frames.")
+    _not_empty(np.stack(frames), "fields")
 
     from matplotlib.figure import Figure
 
@@ -222,6 +230,12 @@ def _plane(field: Any, grid: Grid, index: int | None) -> np.ndarray:
     if not 0 <= at < grid.shape[2]:
         raise ValueError(f"`index` must be a node of the last axis, 0 to {grid.shape[2] - 1}, got {at}.")
     return values[..., at]
+
+
+def _not_empty(values: np.ndarray, name: str) -> None:
+    """A picture of nothing would look like a field of zeros."""
+    if not np.isfinite(values).any():
+        raise ValueError(f"`{name}` has no finite value to draw: the run that it comes from blew up, see its status.")
 
 
 def _size(grid: Grid) -> tuple[float, float]:

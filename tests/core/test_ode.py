@@ -1,6 +1,7 @@
 """The method of lines: accuracy as asked for, derivatives, honest failure."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +85,73 @@ def test_forward_mode_by_its_adjoint():
     np.testing.assert_allclose(slope, (logistic(0.3, 2.0, 1.2 + h) - logistic(0.3, 2.0, 1.2 - h)) / (2 * h), rtol=1e-6)
 
 
+class Growth(eqx.Module):
+    """The logistic equation as a pytree."""
+
+    rate: jax.Array
+
+    def tendency(self, state, inputs):
+        return self.rate * state * (1 - state)
+
+
+def through(adjoint, t1=2.0, times=None):
+    """Slopes of the last state (and of the squares of those at `times`) with respect to rate and start."""
+
+    def value(rate, start):
+        run = sv.simulate_ode(
+            Growth(rate), start, t1, times=times, adjoint=adjoint, observe=None if times is None else jnp.square,
+            solver=diffrax.Tsit5(), rtol=1e-9,
+        )  # fmt: skip
+        return run.final[0] + (0.0 if times is None else jnp.sum(run.observed))
+
+    return jax.grad(value, (0, 1))(jnp.asarray(1.2), jnp.array([0.3]))
+
+
+def slopes_of_logistic(time, rate=1.2, start=0.3):
+    """u, du/dr = t u (1 - u) and du/du_0 = u (1 - u) / (u_0 (1 - u_0))."""
+    u = logistic(start, time, rate)
+    return u, time * u * (1 - u), u * (1 - u) / (start * (1 - start))
+
+
+@pytest.mark.parametrize("adjoint", [pytest.param("DirectAdjoint", marks=pytest.mark.slow), "BacksolveAdjoint"])
+def test_gradients_by_the_adjoints_of_diffrax(adjoint):
+    _, rate, start = slopes_of_logistic(2.0)
+    found = through(getattr(diffrax, adjoint)())
+    np.testing.assert_allclose(found[0], rate, rtol=1e-7)
+    np.testing.assert_allclose(found[1], [start], rtol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adjoint", ["RecursiveCheckpointAdjoint", "BacksolveAdjoint"])
+def test_gradients_of_what_is_observed(adjoint):
+    """Also where the last of the times is the end."""
+    (u, a, b), (v, c, d) = slopes_of_logistic(0.5), slopes_of_logistic(2.0)
+    found = through(getattr(diffrax, adjoint)(), times=jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(found[0], c + 2 * u * a + 2 * v * c, rtol=1e-7)
+    np.testing.assert_allclose(found[1], [d + 2 * u * b + 2 * v * d], rtol=1e-7)
+
+
+class Relaxation(eqx.Module):
+    """u_t = f - a u, which comes to rest at f / a."""
+
+    rate: jax.Array
+
+    def tendency(self, state, inputs):
+        return inputs - self.rate * state
+
+
+def test_a_steady_state_by_the_implicit_function_theorem_and_not_before_it_is_reached():
+    def last(rate, force, t1):
+        adjoint = diffrax.ImplicitAdjoint()
+        run = sv.simulate_ode(Relaxation(rate), jnp.array([0.3]), t1, inputs=force, adjoint=adjoint,
+                              solver=diffrax.Tsit5(), rtol=1e-7)  # fmt: skip
+        return run.final[0]
+
+    slopes = jax.jit(jax.grad(last, (0, 1)))
+    np.testing.assert_allclose(slopes(0.5, 2.0, 60.0), (-2 / 0.5**2, 1 / 0.5), rtol=1e-6)
+    assert np.all(np.isnan(slopes(0.5, 2.0, 1.0)))
+
+
 def test_inputs_of_time_and_an_observer():
     def push(t):
         return jnp.cos(t)
@@ -139,6 +207,18 @@ def test_modes_that_the_equation_drops_do_not_stay_behind():
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, max_steps=0), ValueError, "`max_steps`"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, rtol=-1.0), ValueError, "must not be negative"),
         (lambda: sv.simulate_ode(Logistic(), jnp.zeros(5000), 1.0), ValueError, "dense Jacobian, 5000 x 5000"),
+        (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, solver=diffrax.Tsit5), TypeError, "the class Tsit5"),
+        (lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, adjoint="direct"), TypeError, "must be a diffrax adj"),
+        (
+            lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, times=[1.0], adjoint=diffrax.ImplicitAdjoint()),
+            ValueError,
+            "leave out `times`",
+        ),
+        (
+            lambda: sv.simulate_ode(Logistic(), jnp.zeros(2), 1.0, adjoint=diffrax.BacksolveAdjoint()),
+            TypeError,
+            "Logistic is none",
+        ),
     ],
 )
 def test_bad_input_is_told(call, error, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import solvers as sv
+from solvers.pde.fields import _shells
 
 KEY = jax.random.key(3)
 
@@ -34,6 +35,32 @@ def test_a_random_field_has_the_variance_and_spectrum_asked_for(shape):
     assert abs(k[int(jnp.argmax(energy))] - 4.0) < 0.8
 
 
+@pytest.mark.parametrize("power", [-5 / 3, -3.0])
+def test_a_spectrum_of_ones_own_has_the_variance_asked_for_at_any_resolution(power):
+    """Of the modes up to eight times the peak; the power at the smallest wavenumber counts most."""
+    grid, peak = sv.Grid(shape=(32, 24), spacing=0.25), 1.4
+
+    def fields(grid, keys):
+        draw = lambda key: sv.random_field(grid, key, peak, rms=1.0, spectrum=lambda k: k**power)  # noqa: E731
+        modes = sv.Modes(grid, "none")
+        return modes, jax.vmap(lambda key: modes.to_modes(draw(key)))(keys)
+
+    modes, drawn = fields(grid, jax.random.split(KEY, 1000))
+    near = modes.squared("float64") <= (8 * peak) ** 2
+    # The grid holds all of them along its axes: 2 pi 11 / 6 = 11.5.
+    square = jnp.sum(jnp.where(near, jnp.abs(drawn) ** 2, 0) * modes.weights("float64"), axis=(1, 2))
+    assert abs(jnp.mean(square) - 1) < 5 * jnp.std(square) / 1000**0.5
+    finer, again = fields(sv.Grid(shape=(48, 40), spacing=(8 / 48, 6 / 40)), jax.random.split(KEY, 1000)[:2])
+    np.testing.assert_allclose(finer.convert(again, modes), drawn[:2], atol=1e-12)
+
+
+def test_shells_of_a_large_box_go_over_into_an_integral():
+    """sum(w E) of E = k exp(-k^2) is 1/2, with a hundred modes per unit of wavenumber and axis."""
+    k, w = _shells((200 * np.pi, 200 * np.pi), 8.0)
+    assert len(k) < 40_000
+    np.testing.assert_allclose(np.sum(w * k * np.exp(-(k**2))), 0.5, rtol=1e-3)
+
+
 def test_sums_of_sines():
     grid = sv.Grid(shape=(12, 10), spacing=(0.5, 1.0))
     x, y = np.meshgrid(*grid.axes(), indexing="ij")
@@ -59,3 +86,5 @@ def test_blobs_are_periodic_and_have_their_integral():
 def test_a_peak_must_fit_the_grid():
     with pytest.raises(ValueError, match="at most"):
         sv.random_field(sv.Grid(16, 1.0), KEY, 10.0)
+    with pytest.raises(ValueError, match="`rms` must be one real number"):
+        sv.random_field(sv.Grid(16, 1.0), KEY, 1.0, rms=1j)

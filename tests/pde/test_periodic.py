@@ -147,6 +147,14 @@ def test_kolmogorov_flow_rests_in_its_laminar_state(stepper):
     assert largest(tendency(flow, laminar)) < 1e-14
 
 
+@pytest.mark.slow
+def test_the_laminar_state_is_found_with_a_whole_state_as_the_unknown():
+    """The complex modes of a state are an unknown like any other."""
+    flow = sv.PeriodicNavierStokes(sv.Grid((8, 8), 2 * np.pi / 8), 0.5, sv.Kolmogorov(1, 0.5), 0.1)
+    found = sv.steady_state(lambda state: flow.step(state, None, 0.5), flow.at_rest(), stability=0).check()
+    np.testing.assert_allclose(jnp.max(flow.velocity(found.value)[0]), 0.5 / 0.6, rtol=1e-7)
+
+
 def test_forces_add_up_and_inputs_act_on_them():
     force = np.stack(np.meshgrid(*SQUARE.axes(), indexing="ij")) % 1.0
     kolmogorov = sv.Kolmogorov(3, 0.5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import solvers as sv
+from solvers.pde.periodic_checks import check_grid
 
 GRID = sv.Grid((12, 12), 2 * np.pi / 12)
 FLOW = sv.PeriodicNavierStokes(GRID, 0.05)
@@ -33,9 +34,21 @@ FIELD = np.zeros((2, 12, 12))
         (lambda: sv.PeriodicNavierStokes(GRID, 0.1, np.zeros((12, 12))), r"must have the shape \(2, 12, 12\)"),
         (lambda: sv.PeriodicNavierStokes(GRID, 0.1, FIELD + 0j), "got complex"),
         (lambda: sv.PeriodicNavierStokes(GRID, 0.1, np.full((2, 12, 12), np.inf)), "must be finite"),
-        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, sv.Kolmogorov(4)), "needs more than 12 nodes"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, sv.Kolmogorov(4)), "keeps 3 waves"),
         (lambda: sv.Kolmogorov(0), "at least 1"),
+        (lambda: sv.PeriodicNavierStokes(GRID, 0.1, diffusivity=0.1j), "`diffusivity` must be a real number"),
         (lambda: sv.Kolmogorov(2, np.ones(2)), "`amplitude`"),
+        (lambda: sv.Kolmogorov(1, 1j), "`amplitude` must be one real number"),
+        (lambda: sv.Kolmogorov(6).body_force(GRID), "needs more than 12 nodes"),
+        (lambda: sv.LinearForcing(1j), "`rate` must be one real number"),
+        (lambda: FLOW.taylor_green(1j), "`speed` must be one real number"),
+        (lambda: FLOW.taylor_green(dtype=jnp.float16), "`dtype` must be float32 or float64"),
+        (lambda: FLOW.shear_layers(0.5, speed=1j), "`speed` must be one real number"),
+        (lambda: FLOW.random_start(jax.random.key(0), 2, max_speed=1j), "`max_speed` must be one real number"),
+        (lambda: FLOW.from_vorticity(FIELD[0], mean=1j), "`mean` must be real"),
+        (lambda: FLOW.from_velocity(FIELD.astype(np.float16)), "`velocity` must be float32 or float64"),
+        (lambda: FLOW.from_velocity(jnp.asarray(FIELD, jnp.bfloat16)), "`velocity` must be float32 or float64"),
+        (lambda: FLOW.step(FLOW.at_rest(), 2.0, 0.1), "this flow has none"),
         (lambda: FLOW.from_velocity(np.zeros((12, 12))), r"`velocity` must have the shape \(2, 12, 12\)"),
         (lambda: FLOW.from_velocity(FIELD + 0j), "real field on the nodes, got complex"),
         (lambda: FLOW.from_velocity(FIELD.astype(int)), "floating"),
@@ -65,11 +78,39 @@ def test_bad_arguments(make, says):
         (FLOW.at_rest, {"inputs": np.zeros((3, 2))}, "`inputs` must be real with shape"),
         (FLOW.at_rest, {"inputs": np.zeros(3)}, "this flow has none"),
         (FLOW.at_rest, {"inputs": np.full((3, 2, 12, 12), np.nan)}, "must be finite"),
+        (FLOW.at_rest, {"inputs": {"force": np.zeros((3, 2, 12, 12))}}, "must be one array .* got dict"),
     ],
 )
 def test_bad_runs(state, more, says):
     with pytest.raises(ValueError, match=says):
         sv.simulate(FLOW, state(), **{"steps": 3, "dt": 0.1, **more})
+
+
+def test_what_is_no_value_is_told():
+    with pytest.raises(TypeError, match="got the class Kolmogorov: call it"):
+        sv.PeriodicNavierStokes(GRID, 0.1, sv.Kolmogorov)
+    with pytest.raises(TypeError, match=r"`grid` must be a Grid, .* got tuple: \(8, 8\)"):
+        check_grid((8, 8))
+
+
+@pytest.mark.parametrize(("dealias", "waves"), [("3/2", 4), ("none", 5)])
+def test_a_wave_that_the_flow_keeps_may_be_forced(dealias, waves):
+    flow = sv.PeriodicNavierStokes(GRID, 0.2, sv.Kolmogorov(waves, 1.5), dealias=dealias)
+    laminar = 1.5 / (0.2 * waves**2) * np.sin(waves * GRID.axes()[1])
+    state = flow.from_velocity(np.stack([np.broadcast_to(laminar, (12, 12)), FIELD[0]]))
+    rate = jax.jit(lambda f, s: f.tendency(s))(flow, state)
+    assert np.max(np.abs(state.modes)) > 0.1 and np.max(np.abs(rate.modes)) < 1e-13
+
+
+@pytest.mark.parametrize(("stepper", "limit"), [("rk3", 3**0.5), ("etdrk2", 0.5), ("etdrk4", 8**0.5)])
+def test_each_stepper_has_its_limit(stepper, limit):
+    flow = sv.PeriodicNavierStokes(GRID, 0.05, stepper=stepper)
+    start = flow.taylor_green()
+    # The largest kept wavenumber is 3, the largest |u| + |v| of these vortices 1, at the nodes too.
+    np.testing.assert_allclose(flow.max_dt(start), limit / 3, rtol=1e-6)
+    with pytest.warns(UserWarning, match=f"Courant number {1.01 * limit:.3g} > {limit:.3g}, the limit of {stepper}"):
+        flow.check(start, steps=1, dt=1.01 * limit / 3, inputs=None)
+    flow.check(start, steps=1, dt=0.99 * limit / 3, inputs=None)
 
 
 def test_a_function_of_the_velocity_must_return_a_force():

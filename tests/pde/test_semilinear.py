@@ -220,6 +220,80 @@ def test_gradients_with_respect_to_coefficients_and_state(name):
     sv.check_adjoint(value, point).check()
 
 
+def test_the_slope_with_respect_to_the_length_of_the_box_by_rescaling():
+    """u / L in units of L obeys Burgers' equation with nu / L^2: against central differences over real boxes."""
+    nodes, wave = 16, jnp.asarray(0.5 + 0.3 * np.sin(2 * np.pi * np.arange(16) / 16))
+
+    @jax.jit
+    def scaled(length):
+        equation = sv.Burgers(sv.Grid(nodes, 1 / nodes), 0.1 / length**2)
+        return length * sv.simulate(equation, wave / length, steps=4, dt=0.1, adjoint=sv.StoreAll()).final
+
+    def real(length):
+        return sv.simulate(sv.Burgers(sv.Grid(nodes, length / nodes), 0.1), wave, steps=4, dt=0.1).final
+
+    h = 1e-4
+    value, slope = jax.jvp(scaled, (3.0,), (1.0,))
+    np.testing.assert_allclose(value, real(3.0), atol=1e-14)
+    # The third derivative is of the size of the value over L^3; h^2 / 6 of it, and round-off over h.
+    np.testing.assert_allclose(slope, (real(3.0 + h) - real(3.0 - h)) / (2 * h), atol=1e-9)
+    assert jnp.max(jnp.abs(slope)) > 1e-3
+
+
+# ---- All equations in two and three dimensions
+
+MANY = {
+    "KortewegDeVries": sv.KortewegDeVries,
+    "KuramotoSivashinsky": lambda grid, **more: sv.KuramotoSivashinsky(grid, "combustion", **more),
+    "NonlinearSchroedinger": sv.NonlinearSchroedinger,
+    "FisherKPP": lambda grid, **more: sv.FisherKPP(grid, 0.3, **more),
+    "SwiftHohenberg": lambda grid, **more: sv.SwiftHohenberg(grid, 0.2, **more),
+    "AllenCahn": lambda grid, **more: sv.AllenCahn(grid, 0.4, **more),
+    "CahnHilliard": lambda grid, **more: sv.CahnHilliard(grid, 0.4, **more),
+    "GrayScott": lambda grid, **more: sv.GrayScott(grid, (0.2, 0.1), **more),
+    "Burgers": lambda grid, **more: sv.Burgers(grid, 0.1, **more),
+    "PeriodicWave": lambda grid, stepper: sv.PeriodicWave(grid, 1.3),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        *((name, 3) for name in MANY),
+        *(pytest.param(name, 2, marks=pytest.mark.slow) for name in list(MANY)[:5]),
+        pytest.param("PeriodicWave", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_short_step_follows_the_tendency(name, axes):
+    """Central differences in time of the step; of a field along the first axis the tendency is the one on one axis."""
+    shape = (8, 7, 6)[:axes]
+    grids = sv.Grid(shape, 0.8), sv.Grid(shape[:1], 0.8)
+    equation, line = (MANY[name](grid, stepper="etdrk2") for grid in grids)
+    lead = {"GrayScott": (2,), "PeriodicWave": (2,), "Burgers": (axes,)}.get(name, ())
+    random = np.random.default_rng(0)
+    state = 0.5 + 0.2 * random.normal(size=(*lead, *shape))
+    if name == "NonlinearSchroedinger":
+        state = state + 0.2j * random.normal(size=shape)
+
+    @jax.jit
+    def both(state):
+        after, before = (equation.step(state, None, dt) for dt in (1e-4, -1e-4))
+        return (after - before) / 2e-4, equation.tendency(state, None)
+
+    found, rate = both(jnp.asarray(state))
+    # L is -32 at most (two waves in 6.4, k^2 = 11 from three axes, to the power of two with a small factor): (L dt)^2.
+    np.testing.assert_allclose(found, rate, atol=3e-5 * np.max(np.abs(rate)))
+    assert np.max(np.abs(rate)) > 1e-2
+    if name == "Burgers" or axes == 1:
+        return
+    profile = state[(..., slice(None), *(0,) * (axes - 1))]
+    lifted = np.broadcast_to(profile.reshape(*lead, -1, *(1,) * (axes - 1)), state.shape)
+    alone = np.asarray(jax.jit(lambda u: line.tendency(u, None))(jnp.asarray(profile))).reshape(
+        *lead, -1, *(1,) * (axes - 1)
+    )
+    np.testing.assert_allclose(both(jnp.asarray(lifted))[1], np.broadcast_to(alone, state.shape), atol=1e-12)
+
+
 def test_reverse_mode_keeps_the_modes_of_each_step_and_no_more():
     grid = sv.Grid(shape=512, spacing=2 * np.pi / 512)
     equation = sv.Burgers(grid, 0.1)
