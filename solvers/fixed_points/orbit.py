@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
 from ..core.checks import as_field, check_positive
 from ..core.implicit_rule import Adjoint, guarded
 from ..core.krylov import check_counts
@@ -148,7 +149,8 @@ def periodic_orbit(
     period = as_field(period, "period", (), Packing(x0).dtype)
     args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, int | float | complex) else x, args)
     _same_struct(flow, x0, period, args)
-    return _orbit(flow, phase, x0, period, args, method, multipliers, rtol, atol, max_steps, adjoint)
+    seen = fingerprint((flow, phase, method, adjoint, args))
+    return _orbit(flow, phase, x0, period, args, method, multipliers, rtol, atol, max_steps, adjoint, seen)
 
 
 @eqx.filter_jit
@@ -164,6 +166,7 @@ def _orbit(
     atol: Any,
     max_steps: int,
     adjoint: Adjoint,
+    seen: Any,
 ) -> Orbit:
     x0, period = lax.stop_gradient((x0, period))
     packing = Packing(x0)
