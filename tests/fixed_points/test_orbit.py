@@ -1,5 +1,6 @@
 """Periodic orbits against closed forms."""
 
+import inspect
 import itertools
 import math
 
@@ -210,6 +211,21 @@ def test_bad_input():
         sv.periodic_orbit(lambda x, t: x[:1], START, 1.0)
     with pytest.raises(TypeError, match="floating"):
         sv.periodic_orbit(hopf, jnp.array([1, 2]), 1.0, *PARAMETERS)
+    for tolerances, words in (((1e-30, 0.0), "precision"), ((-1.0, None), "negative"), ((0.0, 0.0), "both zero")):
+        with pytest.raises(ValueError, match=words):
+            sv.periodic_orbit(hopf, START, 3.3, *PARAMETERS, rtol=tolerances[0], atol=tolerances[1])
+    with pytest.raises(TypeError, match="must be an Adjoint"):
+        # Without the checks of annotations that the tests switch on.
+        inspect.unwrap(sv.periodic_orbit)(hopf, START, 3.3, *PARAMETERS, adjoint="dense")
+    with pytest.raises(TypeError, match=r"Newton\(\)"):
+        sv.periodic_orbit(hopf, START, 3.3, *PARAMETERS, method=sv.Newton)
+
+
+def test_a_start_of_nan_is_told():
+    orbit = sv.periodic_orbit(hopf, START.at[0].set(math.nan), 3.3, *PARAMETERS)
+    assert orbit.status is sv.Status.NONFINITE
+    with pytest.raises(sv.SolverError, match="NONFINITE"):
+        orbit.check()
 
 
 def test_a_new_captured_value_gives_a_new_orbit():
