@@ -8,18 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..core.fourier import Modes
-from .etdrk import phi_1
 
 
 class StepInverse(eqx.Module):
     r"""An approximation of (1 - dstep/du)^-1 for steps of u_t = L u + N(u) that integrate L exactly.
 
-    With z = dt L such a step is e^z u + dt phi_1(z) N(u) to first order in dt, so that with N' = -shift, a constant,
+    With N' = -shift, a constant, such a step multiplies a disturbance by e^(dt (L - shift)) to its order, so that
 
-        1 - dstep/du = dt phi_1(z) (shift - L),
+        1 - dstep/du = 1 - e^(dt (L - shift)),
 
-    one number for each mode; without a shift it is 1 - e^z. Modes where that vanishes to round-off, such as the mean of
-    a quantity that is conserved, stay as they are: the equation leaves them undetermined and no inverse exists.
+    one number for each mode. Modes where that vanishes to round-off, such as the mean of a quantity that is conserved,
+    stay as they are: the equation leaves them undetermined and no inverse exists.
 
     Made by the method `preconditioner` of an equation; a function (v, x, *args) as `steady_state` takes it, of v alone.
 
@@ -45,7 +44,7 @@ class StepInverse(eqx.Module):
 
 
 def _inverse(linear: Array, dt: Any, shift: Any) -> Array:
-    step = dt * phi_1(dt * linear) * (shift - linear)
+    step = -jnp.expm1(dt * (linear - shift))
     lost = jnp.abs(step) <= float(jnp.finfo(step.dtype).eps)
     return jnp.where(lost, 1, 1 / jnp.where(lost, 1, step))
 
