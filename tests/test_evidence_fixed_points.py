@@ -4,7 +4,7 @@ import pytest
 
 from solvers.evidence.fixed_points import ROWS
 
-QUICK = ("fixed-contraction", "fixed-kinsol")
+QUICK = ("fixed-kinsol",)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,9 @@ def test_an_unrolled_failure_has_no_derivative(f, choices):
     assert math.isnan(jax.grad(solve)(1.0)) and math.isnan(jax.jvp(solve, (1.0,), (1.0,))[1])
 
 
-@pytest.mark.parametrize("door", [sv.root, sv.steady_state], ids=["root", "steady-state"])
+@pytest.mark.parametrize(
+    "door", [sv.root, pytest.param(sv.steady_state, marks=pytest.mark.slow)], ids=["root", "steady-state"]
+)
 def test_a_start_of_nan_is_told(door):
     found = door(lambda x, a: 0.5 * x - a, jnp.array([1.0, math.nan]), 1.0)
     assert found.status is sv.Status.NONFINITE

@@ -201,7 +201,8 @@ def test_the_preconditioner_of_a_stepper_leaves_alone_what_it_cannot_invert():
     np.testing.assert_allclose(factors.modes[0, 1], 1 / (1 - np.exp(-0.1 * 0.5)), rtol=1e-12)
     burgers = sv.Burgers(sv.Grid(12, 2 * np.pi / 12), 0.1)
     dropped = jnp.cos(5 * burgers.grid.axes()[0])
-    np.testing.assert_allclose(burgers.preconditioner(0.1)(dropped), dropped, atol=1e-14)
+    # Round-off of the wave, enlarged by the largest factor, 1 / (1 - e^(-0.01)) = 100.
+    np.testing.assert_allclose(burgers.preconditioner(0.1)(dropped), dropped, atol=1e-12)
 
 
 def test_handover_survives_a_first_method_that_explodes():
