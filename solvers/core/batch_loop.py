@@ -37,7 +37,8 @@ def while_active(active: Callable[[Any], Array], step: Callable[[Any, Any], Any]
         with_axis = jax.tree.leaves(batched[0])
         common = [None if b else x for x, b in zip(leaves, with_axis, strict=True)]
         own = [x for x, b in zip(leaves, with_axis, strict=True) if b]
-        state = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (size, *x.shape)), state, batched[1])
+        # Constants arrive as Python numbers, which have no shape of their own.
+        state = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (size, *jnp.shape(x))), state, batched[1])
 
         def advance(own: list, state: Any) -> Any:
             mine = iter(own)

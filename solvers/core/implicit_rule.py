@@ -38,7 +38,8 @@ class Adjoint(eqx.Module):
             gradient cannot be better than the point at which it is taken.
         mode: "implicit" solves the tangent equation A dx = dr. "neumann" takes `terms` + 1 terms of the series
             A^-1 = 1 + (1 - A) + (1 - A)^2 + ..., "one_step" only the first: biased, cheap, of use where the iteration
-            contracts strongly. "unroll" differentiates the iterations themselves, at memory for each of `max_steps`.
+            contracts strongly. "unroll" differentiates the iterations themselves, at memory for each of `max_steps`:
+            k steps give the first k terms, so a warm start that is solved already, in no steps, has derivative zero.
         terms: order of the Neumann series.
         preconditioner: function (v, x, *args) -> approximation of A^-1 v, linear in v, with A the Jacobian of
             x - f(x) or of F; transposed by itself for the adjoint. None takes that of the method, if it has one.
@@ -91,7 +92,8 @@ def implicit(
         adjoint: how the linear equations are solved; "unroll" has no meaning here.
         tolerance: largest norm2(residual) at which derivatives are given; beyond it, and where the solution is not
             finite, they are NaN. None trusts every finite answer of the solver.
-        has_aux: the solver returns (x, aux); aux has no derivative.
+        has_aux: the solver returns (x, aux); aux has no derivative, since it may come from the way to x. Compute from
+            the returned x and `args` what is to have one.
         host: the solver is ordinary Python, such as a SciPy routine. It gets NumPy arrays through
             `jax.pure_callback`, one member of a batch at a time.
 
@@ -101,6 +103,7 @@ def implicit(
 
     Raises:
         ValueError: for mode "unroll", and for a solution or residual of other shapes than x0.
+        TypeError: for a residual or solver that is no function, an adjoint that is no `Adjoint`.
 
     Example:
         >>> import jax, jax.numpy as jnp, solvers as sv
@@ -113,10 +116,14 @@ def implicit(
     Reference:
         M. Blondel et al., Efficient and Modular Implicit Differentiation, NeurIPS 2022.
     """
+    _check_function(residual, "residual")
+    require_adjoint(adjoint)
     if adjoint.mode == "unroll":
         raise ValueError('mode="unroll" differentiates the steps of a method; the steps of your solver are not seen.')
 
     def decorate(solver: Callable) -> Callable:
+        _check_function(solver, "solver")
+
         @functools.wraps(solver)
         def solved(x0: Any, *args: Any) -> Any:
             x0, args = as_arrays(x0), as_arrays(args)
@@ -128,6 +135,17 @@ def implicit(
         return solved
 
     return decorate
+
+
+def require_adjoint(adjoint: Any) -> None:
+    """TypeError unless this is an `Adjoint`."""
+    if not isinstance(adjoint, Adjoint):
+        raise TypeError(f'`adjoint` must be an Adjoint, such as Adjoint(linear="dense"), got {adjoint!r}.')
+
+
+def _check_function(function: Any, name: str) -> None:
+    if not callable(function):
+        raise TypeError(f"The {name} must be a function (x, *args), got {function!r}.")
 
 
 @eqx.filter_jit
@@ -282,7 +300,7 @@ def tangent_solve(adjoint: Adjoint, matvec: Callable, b: Array, precondition: Ca
 
     def krylov(product: Callable, b: Array, precondition: Callable) -> Array:
         x, stats = method.solve(product, b, None, precondition, rtol * norm2(b))
-        return jnp.where(_as_good_as_can_be(product, x, stats), x, jnp.nan)
+        return jnp.where(as_good_as_can_be(product, x, stats), x, jnp.nan)
 
     def transpose(v: Array) -> Array:
         return jax.linear_transpose(lambda u: forward(u), v)(v)[0]
@@ -304,7 +322,7 @@ def dense_solve(product: Callable, b: Array) -> Array:
     return jnp.where(good, x, jnp.nan)
 
 
-def _as_good_as_can_be(product: Callable, x: Array, stats: LinearStats) -> Array:
+def as_good_as_can_be(product: Callable, x: Array, stats: LinearStats) -> Array:
     """Whether a linear solve met its tolerance, or stagnated where round-off hides the residual.
 
     A tolerance that follows from the residual of the nonlinear equation may lie below what the product can resolve:
@@ -330,6 +348,22 @@ def guarded(x: Array, good: Array) -> Array:
 def _(primals: tuple, tangents: tuple) -> tuple:
     x, good = primals
     return x, tangents[0] * jnp.where(good, 1, jnp.nan).astype(x.dtype)
+
+
+@jax.custom_jvp
+def guarded_all(x: Array, good: Array, params: list) -> Array:
+    """`guarded`, where x may have lost its dependence on `params`: their derivatives are NaN, too, unless `good`."""
+    return x
+
+
+@guarded_all.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    x, good, _ = primals
+    # Transposed, this sends NaN to each of the parameters by itself, also where x is a constant.
+    parts = [part for d in tangents[2] if _floats(d) for part in (jnp.real(d), jnp.imag(d))]
+    total = sum((jnp.sum(part).astype(x.dtype) for part in parts), jnp.zeros((), x.dtype))
+    poison = jnp.where(good, 0, jnp.nan).astype(x.dtype)
+    return x, tangents[0] * (1 + poison) + poison * total
 
 
 def _floats(x: Any) -> bool:

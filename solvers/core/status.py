@@ -26,7 +26,8 @@ class Status(enum.IntEnum):
         STAGNATED: the residual no longer falls.
         DIVERGED: the residual grew beyond all bounds.
         LINEAR_FAILED: an inner linear solve missed its tolerance.
-        UNSTABLE: the equation is solved, but iterating the map would leave this solution. A warning: derivatives hold.
+        UNSTABLE: the equation is solved, but iterating the map would leave this solution. A warning: derivatives hold,
+            `.check()` passes, `.ok` is False.
     """
 
     OK = 0
@@ -40,7 +41,7 @@ class Status(enum.IntEnum):
 
     @property
     def ok(self) -> bool:
-        """True for every success."""
+        """True for every success without reservation: not for UNSTABLE, which `.check()` lets pass with a warning."""
         return self in (Status.OK, Status.CONVERGED)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ..core.captured import fingerprint
 from ..core.checks import is_known
-from ..core.implicit_rule import as_arrays
+from ..core.implicit_rule import as_arrays, as_good_as_can_be
 from ..core.krylov import Gmres, check_counts
 from ..core.packing import Packing, dot, norm2
 from ..core.status import SolverError, Status
@@ -110,7 +110,8 @@ def implicit_value_and_grad(
         equation: "fixed_point" or "root".
         method: as in `fixed_point` or `root`.
         preconditioner: function (v, x, theta) -> approximation of A^-1 v, as in `NewtonKrylov`, for the adjoint and the
-            corrections; without one their products are many where the Jacobian is badly conditioned.
+            corrections; without one their products are many where the Jacobian is badly conditioned. None takes that
+            of the method, if it has one.
         max_steps: largest number of steps of the solve.
         max_corrections: largest number of corrections.
 
@@ -140,6 +141,8 @@ def implicit_value_and_grad(
     x0, theta = as_arrays(x0), as_arrays(theta)
     if not all(eqx.is_inexact_array(x) for x in jax.tree.leaves(x0)):
         raise TypeError("`x0` must be a pytree of real or complex floating arrays.")
+    if preconditioner is None:
+        preconditioner = getattr(method, "preconditioner", None)
     seen = fingerprint((loss, function, method, preconditioner, theta))
     choices = (equation == "fixed_point", max_steps, max_corrections, seen)
     return _certified(loss, function, x0, theta, jnp.asarray(gradient_rtol), method, preconditioner, choices)
@@ -243,11 +246,13 @@ def _first_point(functions: _Functions, x: Array, p: Array, share: Array) -> _Po
     """The adjoint to the tolerance of the solve, and the gradient."""
     _, back = jax.vjp(lambda x: functions.residual(x, p), x)
     slope = jax.grad(functions.objective)(x, p)
-    adjoint, stats = Gmres().solve(
-        lambda v: -back(v)[0], slope, None, lambda v: functions.back(v, x), share * norm2(slope)
-    )
+
+    def product(v: Array) -> Array:
+        return -back(v)[0]
+
+    adjoint, stats = Gmres().solve(product, slope, None, lambda v: functions.back(v, x), share * norm2(slope))
     gradient = functions.gradient(x, p, adjoint)
-    failed = stats.code != int(Status.CONVERGED)
+    failed = ~as_good_as_can_be(product, adjoint, stats)
     infinite = jnp.full((), jnp.inf, x.dtype)
     zero = jnp.zeros((), jnp.int32)
     return _Point(x, adjoint, gradient, gradient, infinite.astype(gradient.dtype), stats.products, zero, failed)
@@ -255,18 +260,24 @@ def _first_point(functions: _Functions, x: Array, p: Array, share: Array) -> _Po
 
 def _corrected(functions: _Functions, s: _Point, p: Array) -> _Point:
     """One loose Newton step for x, one for the adjoint at the new x."""
-    r, product = jax.linearize(lambda x: functions.residual(x, p), s.x)
-    step, ahead = Gmres().solve(
-        lambda v: -product(v), r, None, lambda v: functions.precondition(v, s.x), LOOSE * norm2(r)
-    )
+    r, slopes = jax.linearize(lambda x: functions.residual(x, p), s.x)
+
+    def product(v: Array) -> Array:
+        return -slopes(v)
+
+    step, ahead = Gmres().solve(product, r, None, lambda v: functions.precondition(v, s.x), LOOSE * norm2(r))
     x = s.x + step
     _, back = jax.vjp(lambda x: functions.residual(x, p), x)
     # dL/dx = loss_x - A^T adjoint, with back(v) = -A^T v.
     rest = jax.grad(functions.objective)(x, p) + back(s.adjoint)[0]
-    more, behind = Gmres().solve(lambda v: -back(v)[0], rest, None, lambda v: functions.back(v, x), LOOSE * norm2(rest))
+
+    def transposed(v: Array) -> Array:
+        return -back(v)[0]
+
+    more, behind = Gmres().solve(transposed, rest, None, lambda v: functions.back(v, x), LOOSE * norm2(rest))
     gradient = functions.gradient(x, p, s.adjoint + more)
     spent = s.products + ahead.products + behind.products
-    failed = (ahead.code != int(Status.CONVERGED)) | (behind.code != int(Status.CONVERGED))
+    failed = ~as_good_as_can_be(product, step, ahead) | ~as_good_as_can_be(transposed, more, behind)
     return _Point(
         x, s.adjoint + more, gradient, s.gradient, norm2(gradient - s.gradient), spent, s.corrections + 1, failed
     )

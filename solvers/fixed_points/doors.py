@@ -1,5 +1,6 @@
 """The doors of this package: `fixed_point` and `root`."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 
 from ..core.captured import fingerprint
 from ..core.checks import is_known, warn_of_truncation
-from ..core.implicit_rule import Adjoint, as_arrays
+from ..core.implicit_rule import Adjoint, as_arrays, require_adjoint
 from ..core.krylov import check_counts
 from .anderson import Anderson
 from .newton_krylov import NewtonKrylov
 from .solution import Solution
-from .solving import Choices, solve_compiled
+from .solving import NO_PRODUCTS, Choices, solve_compiled
 
 
 def fixed_point(
@@ -138,14 +139,14 @@ def _door(
     method: Any,
     rtol: Any,
     atol: Any,
-    adjoint: Adjoint,
+    adjoint: Any,
     choices: Choices,
 ) -> Solution:
     if not callable(function):
         raise TypeError(f"The first argument must be a function, got {type(function).__name__}.")
-    for name in ("start", "step"):
-        if not hasattr(method, name):
-            raise TypeError(f"`method` must be a method such as Anderson() or NewtonKrylov(), got {method!r}.")
+    require_method(method)
+    require_adjoint(adjoint)
+    _no_choice_among_args(function, x0, args)
     if adjoint.mode == "unroll" and not getattr(method, "unrolls", False):
         raise ValueError(
             f'mode="unroll" differentiates Picard, Anderson and Broyden steps, not {type(method).__name__}.'
@@ -165,7 +166,13 @@ def _door(
         )
     rtol, atol = _tolerances(rtol, atol, leaves, args)
     choices = choices._replace(seen=fingerprint((function, method, adjoint, args)))
-    return solve_compiled(function, x0, args, method, rtol, atol, adjoint, choices)
+    try:
+        return solve_compiled(function, x0, args, method, rtol, atol, adjoint, choices)
+    except TypeError as error:
+        # JAX finds a custom_vjp without forward mode only when all is traced.
+        if choices.stability and "custom_vjp" in str(error):
+            raise TypeError(NO_PRODUCTS.format(error)) from error
+        raise
 
 
 def _tolerances(rtol: Any, atol: Any, leaves: list, args: Any) -> tuple:
@@ -174,11 +181,45 @@ def _tolerances(rtol: Any, atol: Any, leaves: list, args: Any) -> tuple:
     if not dtypes:
         # Python numbers take the precision of what they meet.
         dtypes = [jnp.result_type(*leaves, *filter(eqx.is_inexact_array, jax.tree.leaves(args)))]
-    eps = max(float(jnp.finfo(d).eps) for d in dtypes)
+    check_tolerances(rtol, atol, max(float(jnp.finfo(d).eps) for d in dtypes))
+    return tuple(None if t is None else jnp.asarray(t) for t in (rtol, atol))
+
+
+def require_method(method: Any) -> None:
+    """TypeError unless this is a method, and no class of methods."""
+    if isinstance(method, type):
+        raise TypeError(f"`method` must be a method, not its class: write {method.__name__}().")
+    if not hasattr(method, "start") or not hasattr(method, "step"):
+        raise TypeError(f"`method` must be a method such as Anderson() or NewtonKrylov(), got {method!r}.")
+
+
+def _no_choice_among_args(function: Callable, x0: Any, args: tuple) -> None:
+    """TypeError for a method or an adjoint among the arguments of a function that does not take so many."""
+    for x in args:
+        method = hasattr(x, "start") and hasattr(x, "step")
+        if (method or isinstance(x, Adjoint)) and not _takes(function, x0, args):
+            name = "method" if method else "adjoint"
+            raise TypeError(f"The function got {x!r} as an argument: give it by keyword, {name}=...")
+
+
+def _takes(function: Callable, x0: Any, args: tuple) -> bool:
+    try:
+        inspect.signature(function).bind(x0, *args)
+    except TypeError:
+        return False
+    except ValueError:
+        # Functions written in C have no signature.
+        return True
+    return True
+
+
+def check_tolerances(rtol: Any, atol: Any, eps: float) -> None:
+    """Raise ValueError for tolerances that are known and no residual of this precision can meet; None is none given."""
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is None or not is_known(value):
             continue
-        if isinstance(value, bool) or np.ndim(value) or not float(value) >= 0:
+        number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)
+        if not number or np.ndim(value) or not float(value) >= 0:
             raise ValueError(f"`{name}` must be a number that is not negative, got {value!r}.")
     if is_known(rtol) and rtol is not None:
         if 0 < float(rtol) < eps:
@@ -188,4 +229,3 @@ def _tolerances(rtol: Any, atol: Any, leaves: list, args: Any) -> tuple:
             )
         if float(rtol) == 0 and atol is not None and is_known(atol) and float(atol) == 0:
             raise ValueError("`rtol` and `atol` are both zero: no residual would ever be small enough.")
-    return tuple(None if t is None else jnp.asarray(t) for t in (rtol, atol))

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
 from ..core.checks import as_field, check_positive
-from ..core.implicit_rule import Adjoint, guarded
+from ..core.implicit_rule import Adjoint, guarded, require_adjoint
 from ..core.krylov import check_counts
 from ..core.packing import Packing, norm2
 from ..core.status import Status
-from .doors import root
+from .doors import check_tolerances, require_method, root
 from .floquet import largest_besides_one, leading_multipliers, without_derivative
 from .newton import Newton
 from .newton_krylov import NewtonKrylov
@@ -118,8 +119,9 @@ def periodic_orbit(
         unit circle; the orbit and its derivatives hold.
 
     Raises:
-        ValueError: for a guess of the period that is not positive, or a flow of another structure, shape or dtype.
-        TypeError: for a state without floating numbers.
+        ValueError: for a guess of the period that is not positive, a flow of another structure, shape or dtype, or
+            tolerances below machine precision.
+        TypeError: for a state without floating numbers, a method or an adjoint that is none.
 
     Example:
         >>> import jax.numpy as jnp
@@ -140,15 +142,20 @@ def periodic_orbit(
         if function is not None and not callable(function):
             raise TypeError(f"`{name}` must be a function, got {type(function).__name__}.")
     check_counts(max_steps=max_steps, multipliers=multipliers)
+    require_adjoint(adjoint)
+    if method is not None:
+        require_method(method)
     x0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)) if isinstance(x, float) else jnp.asarray(x), x0)
     leaves = jax.tree.leaves(x0)
     if not leaves or not all(eqx.is_inexact_array(x) for x in leaves):
         raise TypeError("`x0` must be a pytree of floating arrays; pass whatever else the flow needs in `args`.")
+    check_tolerances(rtol, atol, Packing(x0).precision)
     check_positive(period, "period")
     period = as_field(period, "period", (), Packing(x0).dtype)
     args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, int | float | complex) else x, args)
     _same_struct(flow, x0, period, args)
-    return _orbit(flow, phase, x0, period, args, method, multipliers, rtol, atol, max_steps, adjoint)
+    seen = fingerprint((flow, phase, method, adjoint, args))
+    return _orbit(flow, phase, x0, period, args, method, multipliers, rtol, atol, max_steps, adjoint, seen)
 
 
 @eqx.filter_jit
@@ -164,6 +171,7 @@ def _orbit(
     atol: Any,
     max_steps: int,
     adjoint: Adjoint,
+    seen: Any,
 ) -> Orbit:
     x0, period = lax.stop_gradient((x0, period))
     packing = Packing(x0)

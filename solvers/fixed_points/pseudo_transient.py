@@ -24,6 +24,9 @@ class PseudoTransient(eqx.Module):
     Newton's method goes astray; the residual may rise on the way. A step to a point where the residual is not finite
     is taken back and repeated with a tenth of dt.
 
+    Takes no preconditioner, that of another method in a `Handover` neither: an approximation of A^-1 is none of
+    (1 / dt + A)^-1. Derivatives get one by `Adjoint(preconditioner=...)`.
+
     Args:
         step: first dt, in the unit of x / F(x); 1 for fixed points is about one plain iteration.
         linear: Krylov method for the linear equations.

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..core.batch_loop import while_active
-from ..core.implicit_rule import Adjoint, default_tolerance, guarded, implicit_solution, tangent_solve
+from ..core.implicit_rule import Adjoint, default_tolerance, guarded_all, implicit_solution, tangent_solve
 from ..core.packing import Packing, hoist, norm2
 from ..core.status import Status
 from .iteration import RUNNING, Iterate, Problem, Rules, advance, begin, run_scanned
@@ -84,7 +84,9 @@ def solve_compiled(
         method, problem, rules = parts(params)
         final = run_scanned(lambda s: one(params, s), begin(method, problem, start, rules), choices.max_steps)
         x, info = _ended(final, choices)
-        x = guarded(x, info.code == int(Status.CONVERGED))
+        # The best iterate of a solve that failed may be the start, on which no parameter has a hold.
+        floating = [p for p in jax.tree.leaves(params) if eqx.is_inexact_array(p)]
+        x = guarded_all(x, info.code == int(Status.CONVERGED), floating)
     else:
         x, info = implicit_solution(of_params, params, start, solve, tangent)
     return _finish(equation, x, lax.stop_gradient(info), lambda x: pure(lax.stop_gradient(captured), x))
@@ -189,15 +191,29 @@ def _match(info: _Info, packing: Packing) -> Array:
     return jnp.clip(jnp.maximum(info.residual / scale, floor), None, 0.1)
 
 
+NO_PRODUCTS = (
+    "The function has no Jacobian products (forward mode), which the estimate of the spectral radius takes: give "
+    "stability=0, and a method that needs none (Anderson, Picard, Broyden). JAX says: {}"
+)
+
+
+def _radius(residual: Callable, x: Array, packing: Packing, products: int) -> tuple[Array, Array]:
+    """The estimates of the spectral radius at x, or advice where the function has no Jacobian products."""
+    try:
+        _, product = jax.linearize(residual, lax.stop_gradient(x))
+        return spectral_radius(lambda v: product(v) + v, packing.size, packing.dtype, products)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise TypeError(NO_PRODUCTS.format(error)) from error
+
+
 def _finish(equation: _Equation, x: Array, info: _Info, residual: Callable) -> Solution:
     """The solution in the user's structure, with its certificate of stability and the auxiliary output."""
     packing, choices = equation.packing, equation.choices
     converged = info.code == int(Status.CONVERGED)
     code, radius, spent = info.code, jnp.full((), jnp.nan, packing.dtype), 0
     if choices.stability and packing.size:
-        _, product = jax.linearize(residual, lax.stop_gradient(x))
         spent = min(choices.stability, packing.size)
-        radius, cautious = spectral_radius(lambda v: product(v) + v, packing.size, packing.dtype, spent)
+        radius, cautious = _radius(residual, x, packing, spent)
         # The eigenvalue 1 itself, of a conserved quantity, must not be taken for more by round-off.
         unstable = converged & (cautious > 1 + packing.precision ** (1 / 3))
         code = jnp.where(unstable, int(Status.UNSTABLE), code)

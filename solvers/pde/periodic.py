@@ -28,6 +28,7 @@ from .periodic_checks import (
 )
 from .periodic_forms import FlowState, PlanarVorticity, SpatialVelocity
 from .periodic_stepper import STEPPERS, FlowStepper, rate_of_force
+from .step_inverse import StepInverse
 
 
 class PeriodicNavierStokes(eqx.Module):
@@ -318,6 +319,18 @@ class PeriodicNavierStokes(eqx.Module):
     def step(self, state: FlowState, inputs: Any, dt: Any) -> FlowState:
         """One step from t to t + dt; `inputs` are held over it."""
         return self.stepper(jnp.asarray(dt, state.modes.real.dtype)).step(state, inputs)
+
+    def preconditioner(self, dt: Any, shift: Any = 0.0) -> StepInverse:
+        """Friction during a step, inverted mode by mode: the `preconditioner` of `steady_state` for steps of a state.
+
+        Approximates A^-1 with A = 1 - dstep/dstate, see `StepInverse`: good where friction outweighs advection. The
+        mean velocity stays as it is where no drag acts on it.
+
+        Args:
+            dt: time step, as in `step`.
+            shift: further friction, 1/time.
+        """
+        return StepInverse(self._linear(jnp.result_type(float)), dt, shift)
 
     def stepper(self, dt: Array) -> FlowStepper:
         """What does not change from step to step, computed once."""

@@ -1,5 +1,7 @@
 """Derivatives of solutions by the implicit function theorem, for solvers of the user's own."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,4 +103,20 @@ def test_an_adjoint_that_misses_its_tolerance_is_nan():
 )
 def test_wrong_input_is_told(call):
     with pytest.raises(ValueError):
+        call()
+
+
+# The door as users have it: without the checks of annotations that the tests switch on.
+unchecked = inspect.unwrap(sv.implicit)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: unchecked("x"), "residual must be a function"),
+        (lambda: unchecked(lambda x: x, adjoint="dense"), "must be an Adjoint"),
+    ],
+)
+def test_what_is_no_function_is_told(call, words):
+    with pytest.raises(TypeError, match=words):
         call()

@@ -61,13 +61,33 @@ def test_the_true_residual_meets_the_tolerance(method, matrix, dtype):
     assert solution.stats.iterations <= 3 * N
 
 
-def test_nothing_to_do_costs_nothing():
-    method = sv.Gmres()
-    zero = sv.linear_solve(jnp.asarray(RIGHT), jnp.zeros(N), method=method).check()
+@pytest.mark.parametrize("method", [sv.Cg(), sv.Minres(), sv.Gmres(), sv.BiCgStab()], ids=lambda m: type(m).__name__)
+def test_nothing_to_do_costs_nothing(method):
+    matrix = jnp.asarray(SPD)
+    zero = sv.linear_solve(matrix, jnp.zeros(N), method=method).check()
     assert zero.stats.products == 0 and not np.any(zero.value)
-    exact = sv.linear_solve(jnp.asarray(RIGHT), jnp.asarray(RIGHT @ B), x0=jnp.asarray(B), method=method).check()
+    exact = sv.linear_solve(matrix, matrix @ jnp.asarray(B), x0=jnp.asarray(B), method=method).check()
     assert exact.stats.products == 1
     np.testing.assert_array_equal(exact.value, B)
+
+
+@pytest.mark.parametrize(
+    ("method", "matrix"),
+    [(sv.Cg(), SPD), pytest.param(sv.Minres(), INDEFINITE, marks=pytest.mark.slow)],
+    ids=["Cg", "Minres"],
+)
+def test_derivatives_by_the_symmetric_methods(method, matrix):
+    """x = (s A)^-1 b: the gradient of c . x by b is y = (s A)^-1 c, and -y . b / s by s."""
+    a, b, c = (jnp.asarray(m) for m in (matrix, B, np.cos(B)))
+
+    def value(scale, b):
+        return c @ sv.linear_solve(lambda v, s: s * (a @ v), b, scale, method=method, rtol=1e-12).value
+
+    by_scale, by_b = jax.grad(value, (0, 1))(2.0, b)
+    adjoint = np.linalg.solve(matrix, c) / 2
+    # The tolerance, enlarged by the condition of the matrix.
+    np.testing.assert_allclose(by_b, adjoint, atol=1e-9 * np.abs(adjoint).max())
+    np.testing.assert_allclose(by_scale, -(adjoint @ B) / 2, rtol=1e-8)
 
 
 @pytest.mark.parametrize("method", [sv.Cg(50), sv.Minres(50), sv.Gmres(max_steps=50), sv.BiCgStab(50)])

@@ -67,6 +67,19 @@ def test_derivatives_through_the_batch():
     np.testing.assert_allclose(outside(a), 0.5 * a**-0.5, rtol=1e-12)
 
 
+def test_steady_states_of_a_batch():
+    """x + 0.1 (a - x^3) rests at the cube root of a, and d a^(1/3) / da = a^(-2/3) / 3."""
+
+    def rest(a):
+        return sv.steady_state(lambda x, a: x + 0.1 * (a - x**3), 1.0, a, rtol=1e-12, atol=0.0, stability=0).value
+
+    a = jnp.array([0.7, 1.0, 2.0])
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(rest)))(a)
+    # The residual is 0.1 * 3 x^2 times the error.
+    np.testing.assert_allclose(values, np.cbrt(a), rtol=1e-11)
+    np.testing.assert_allclose(slopes, np.cbrt(a) ** -2 / 3, rtol=1e-10)
+
+
 def test_failures_stay_with_their_member():
     def solved(a):
         found = sv.fixed_point(lambda x, a: a * x + 1.0, 0.0, a, method=sv.Picard(), max_steps=200)

@@ -91,6 +91,28 @@ def test_near_a_fold_the_estimate_degrades_and_the_status_tells():
     assert float(reports[1].relative_error) > 0.5
 
 
+def test_the_preconditioner_of_the_method_serves_the_gradient():
+    """A stiff equation, A u + u^3 = b, whose condition is 4e4: few products, with the gradient of a dense solve."""
+    n = 400
+    stiff = jnp.asarray((2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)) * (n + 1) ** 2)
+    inverse = jnp.linalg.inv(stiff)
+
+    def residual(u, b):
+        return stiff @ u + u**3 - b
+
+    method = sv.NewtonKrylov(preconditioner=lambda v, u, b: inverse @ v)
+    b = jnp.full(n, 20.0)
+    _, gradient, report = sv.implicit_value_and_grad(
+        lambda u, b: jnp.mean(u), residual, jnp.zeros(n), b, equation="root", method=method, gradient_rtol=1e-6
+    )
+    assert int(report.check().products) <= 30
+    u = np.zeros(n)
+    for _ in range(20):
+        u = u - np.linalg.solve(stiff + 3 * np.diag(u**2), residual(u, b))
+    exact = np.linalg.solve(np.asarray(stiff + 3 * np.diag(u**2)).T, np.full(n, 1 / n))
+    np.testing.assert_allclose(gradient, exact, atol=1e-6 * np.abs(exact).max())
+
+
 def test_a_failed_solve_has_no_gradient():
     value = sv.implicit_value_and_grad(lambda x, a: x, lambda x, a: x + 1.0 + a * x**2, 1.0, 1.0, max_steps=20)
     assert np.isnan(float(value[1]))

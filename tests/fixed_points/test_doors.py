@@ -1,5 +1,6 @@
 """The doors: Kepler's equation, statuses, what a failed solve differentiates to, pytrees, and wrong input."""
 
+import inspect
 import itertools
 import math
 
@@ -201,6 +202,90 @@ def test_a_failure_has_its_status_and_no_derivative(f, x0, choices, status):
         found.check()
 
 
+UNROLL = sv.Adjoint(mode="unroll")
+
+
+@pytest.mark.parametrize(
+    ("f", "choices"),
+    [
+        # No iterate is better than the start, which does not depend on a.
+        (lambda x, a: 2 * x + a, {"method": sv.Picard(), "max_steps": 50}),
+        pytest.param(lambda x, a: a * jnp.cos(x), {"method": sv.Anderson(), "max_steps": 2}, marks=pytest.mark.slow),
+    ],
+    ids=["diverged", "max-steps"],
+)
+def test_an_unrolled_failure_has_no_derivative(f, choices):
+    def solve(a):
+        return sv.fixed_point(f, 1.0, a, stability=0, adjoint=UNROLL, **choices).value
+
+    assert math.isnan(jax.grad(solve)(1.0)) and math.isnan(jax.jvp(solve, (1.0,), (1.0,))[1])
+
+
+@pytest.mark.parametrize(
+    "door", [sv.root, pytest.param(sv.steady_state, marks=pytest.mark.slow)], ids=["root", "steady-state"]
+)
+def test_a_start_of_nan_is_told(door):
+    found = door(lambda x, a: 0.5 * x - a, jnp.array([1.0, math.nan]), 1.0)
+    assert found.status is sv.Status.NONFINITE
+    with pytest.raises(sv.SolverError, match="NONFINITE"):
+        found.check()
+
+
+@jax.custom_vjp
+def reverse_only(x, a):
+    return a * jnp.cos(x)
+
+
+reverse_only.defvjp(
+    lambda x, a: (a * jnp.cos(x), (x, a)), lambda kept, g: (-g * kept[1] * jnp.sin(kept[0]), g * jnp.cos(kept[0]))
+)
+
+
+def on_the_host(x, a):
+    shape = jax.ShapeDtypeStruct((), jnp.float64)
+    return jax.pure_callback(lambda x, a: np.asarray(a) * np.cos(x), shape, x, a, vmap_method="sequential")
+
+
+@pytest.mark.parametrize("f", [reverse_only, on_the_host])
+def test_functions_without_forward_mode(f):
+    with pytest.raises(TypeError, match="stability=0"):
+        sv.fixed_point(f, 1.0, 0.5, method=sv.Broyden())
+    found = sv.fixed_point(f, 1.0, 0.5, method=sv.Broyden(), stability=0).check()
+    x = float(found.value)
+    np.testing.assert_allclose(x, 0.5 * math.cos(x), atol=1e-8)
+
+
+@pytest.mark.slow
+def test_reverse_mode_alone_suffices_for_a_gradient():
+    def solve(a):
+        choices = {"method": sv.Broyden(), "stability": 0, "rtol": 1e-13}
+        return sv.fixed_point(reverse_only, 1.0, a, adjoint=sv.Adjoint(linear=sv.Gmres()), **choices).value
+
+    x, slope = jax.value_and_grad(solve)(0.5)
+    np.testing.assert_allclose(slope, math.cos(x) / (1 + 0.5 * math.sin(x)), rtol=1e-7)
+
+
+@pytest.mark.slow
+def test_inside_of_a_scan():
+    """x_k = cos(x_k) / 2 + a x_(k-1), solved one after the other: (1 + sin(x_k) / 2) x_k' = x_(k-1) + a x_(k-1)'."""
+
+    def last(a):
+        def step(before, _):
+            found = sv.fixed_point(lambda x, p: 0.5 * jnp.cos(x) + p, 0.0, a * before, rtol=1e-13, atol=0.0)
+            return found.value, None
+
+        return jax.lax.scan(step, jnp.ones(()), None, length=4)[0]
+
+    x, slope = 1.0, 0.0
+    for _ in range(4):
+        push, push_slope = 0.3 * x, x + 0.3 * slope
+        for _ in range(60):
+            x = 0.5 * math.cos(x) + push
+        slope = push_slope / (1 + 0.5 * math.sin(x))
+    value, gradient = jax.jit(jax.value_and_grad(last))(0.3)
+    np.testing.assert_allclose([value, gradient], [x, slope], rtol=1e-11)
+
+
 def test_an_exact_start_costs_one_evaluation():
     found = sv.fixed_point(lambda x, a: a * x, jnp.zeros(3), 0.5).check()
     assert int(found.stats.evaluations) == 1 and int(found.stats.iterations) == 0
@@ -216,6 +301,9 @@ def test_unstable_keeps_its_derivative():
 
 
 # ---- Wrong input ----
+
+# The door as users have it: without the checks of annotations that the tests switch on.
+unchecked = inspect.unwrap(sv.fixed_point)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +321,11 @@ def test_unstable_keeps_its_derivative():
         (lambda: sv.fixed_point(jnp.cos, 1.0, stability=-1), ValueError, "stability"),
         (lambda: sv.fixed_point(jnp.cos, 1.0, method="anderson"), TypeError, "method"),
         (lambda: sv.fixed_point(lambda x: x, 1.0, has_aux=True), TypeError, "has_aux"),
+        (lambda: sv.fixed_point(jnp.cos, 1.0, rtol="1e-8"), ValueError, "rtol.*number"),
+        (lambda: unchecked(jnp.cos, 1.0, adjoint="unroll"), TypeError, "must be an Adjoint"),
+        (lambda: sv.fixed_point(jnp.cos, 1.0, method=sv.Anderson), TypeError, r"Anderson\(\)"),
+        (lambda: sv.fixed_point(kepler, 1.0, 0.8, 0.3, sv.Picard()), TypeError, "keyword, method="),
+        (lambda: sv.fixed_point(kepler, 1.0, 0.8, 0.3, sv.Adjoint()), TypeError, "keyword, adjoint="),
         (lambda: sv.root(lambda x: x[:1], jnp.ones(2)), ValueError, "shape and dtype of x0"),
         (
             lambda: sv.root(jnp.cos, 1.0, adjoint=sv.Adjoint(mode="unroll")),

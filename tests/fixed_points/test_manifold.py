@@ -66,6 +66,17 @@ def test_the_half_plane_in_closed_form():
     np.testing.assert_allclose(one.value, way.value[0], rtol=1e-14)
 
 
+@pytest.mark.slow
+def test_the_half_plane_to_second_order():
+    start, ahead = jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])
+    exact = jnp.stack([jnp.tanh(1.0), 1 / jnp.cosh(1.0)])
+
+    def error(steps):
+        return jnp.linalg.norm(HALF_PLANE.exp(start, ahead, steps=steps).value - exact)
+
+    assert abs(check_order(error, (10, 20, 40), expected=2).check().fit - 2) < 0.02
+
+
 # ---- Derivatives ----
 
 
@@ -94,6 +105,20 @@ def test_the_flow_is_symplectic(reverse):
 def test_reconstructing_the_way_gives_the_gradient_of_storing_it(reverse, adjoint):
     stored = jax.jit(jax.jacrev(lambda z: canonical(z, adjoint)))(start())
     np.testing.assert_allclose(reverse, stored, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_jacobi_fields_to_second_order():
+    """Across a great circle of the angle |v| a field of length |w| has the length |w| sin|v| / |v|."""
+    angle = length(X, V)
+    w = jnp.linalg.solve(SPHERE.g(X), jnp.array([-V[1], V[0]]))
+
+    def error(steps):
+        end, change = jax.jvp(lambda v: SPHERE.exp(X, v, steps=steps).value, (V,), (w,))
+        stretched = jnp.sqrt(change @ SPHERE.g(end) @ change) / jnp.sqrt(w @ SPHERE.g(X) @ w)
+        return jnp.abs(stretched - jnp.sin(angle) / angle)
+
+    assert abs(check_order(error, (10, 20, 40), expected=2).check().fit - 2) < 0.05
 
 
 def test_jacobi_fields(reverse):

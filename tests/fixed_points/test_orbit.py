@@ -1,5 +1,7 @@
 """Periodic orbits against closed forms."""
 
+import inspect
+import itertools
 import math
 
 import jax
@@ -209,20 +211,50 @@ def test_bad_input():
         sv.periodic_orbit(lambda x, t: x[:1], START, 1.0)
     with pytest.raises(TypeError, match="floating"):
         sv.periodic_orbit(hopf, jnp.array([1, 2]), 1.0, *PARAMETERS)
+    for tolerances, words in (((1e-30, 0.0), "precision"), ((-1.0, None), "negative"), ((0.0, 0.0), "both zero")):
+        with pytest.raises(ValueError, match=words):
+            sv.periodic_orbit(hopf, START, 3.3, *PARAMETERS, rtol=tolerances[0], atol=tolerances[1])
+    with pytest.raises(TypeError, match="must be an Adjoint"):
+        # Without the checks of annotations that the tests switch on.
+        inspect.unwrap(sv.periodic_orbit)(hopf, START, 3.3, *PARAMETERS, adjoint="dense")
+    with pytest.raises(TypeError, match=r"Newton\(\)"):
+        sv.periodic_orbit(hopf, START, 3.3, *PARAMETERS, method=sv.Newton)
+
+
+def test_a_start_of_nan_is_told():
+    orbit = sv.periodic_orbit(hopf, START.at[0].set(math.nan), 3.3, *PARAMETERS)
+    assert orbit.status is sv.Status.NONFINITE
+    with pytest.raises(sv.SolverError, match="NONFINITE"):
+        orbit.check()
+
+
+def test_a_new_captured_value_gives_a_new_orbit():
+    """On the unit circle the angle turns at the rate that the flow captures."""
+    rate = [2.0]
+
+    def rotation(x, time):
+        cos, sin = jnp.cos(rate[0] * time), jnp.sin(rate[0] * time)
+        shrink = jnp.exp(-time) + (1 - jnp.exp(-time)) / jnp.linalg.norm(x)
+        return shrink * jnp.stack([cos * x[0] - sin * x[1], sin * x[0] + cos * x[1]])
+
+    for turns in (2.0, 2.2):
+        rate[0] = turns
+        orbit = sv.periodic_orbit(rotation, jnp.array([1.1, 0.0]), 3.0, multipliers=1).check()
+        np.testing.assert_allclose(orbit.period, 2 * math.pi / turns, rtol=1e-7)
 
 
 def test_new_values_trace_nothing():
-    traces = []
+    traces = itertools.count()
 
     def flow(x, time, *p):
-        traces.append(1)
+        next(traces)
         return hopf(x, time, *p)
 
     sv.periodic_orbit(flow, START, 3.3, *PARAMETERS)
-    first = len(traces)
+    before = next(traces)
     sv.periodic_orbit(flow, START + 0.01, 3.4, 0.6, 2.1, 0.4)
     # The check of shapes at the door evaluates nothing but traces once.
-    assert len(traces) <= first + 1
+    assert next(traces) <= before + 2
 
 
 @pytest.mark.slow

@@ -154,6 +154,57 @@ def test_the_laminar_kolmogorov_flow_is_found_again():
     np.testing.assert_allclose(slope[0], np.broadcast_to(-4 * speed**2 * wave, (16, 16)), atol=1e-8)
 
 
+def products(step, start, preconditioner):
+    method = sv.NewtonKrylov(preconditioner=preconditioner)
+    found = sv.steady_state(step, start, method=method, rtol=1e-10, atol=0.0, stability=0).check()
+    return int(found.stats.products), found.value
+
+
+def test_the_linear_part_of_a_stepper_as_preconditioner_of_a_pattern():
+    """Stripes of Swift and Hohenberg: 14 products with the shift of their amplitude, 32 without a preconditioner."""
+    grid = sv.Grid(64, 8 * np.pi / 64)
+    equation, x = sv.SwiftHohenberg(grid, 0.3, stepper="etdrk2"), grid.axes()[0]
+    start = 0.5 * jnp.cos(x) + 0.1 * jnp.cos(x / 2)
+
+    def step(u):
+        return equation.step(u, None, 0.1)
+
+    # 3 mean(u^2) at the amplitude (4 r / 3)^(1/2) is 2 r; the stripes are steep, so a little more.
+    count, pattern = products(step, start, equation.preconditioner(0.1, 0.9))
+    assert count <= 18
+    assert float(jnp.abs(equation.tendency(pattern)).max()) < 1e-7
+    np.testing.assert_allclose(jnp.max(pattern), (4 * 0.3 / 3) ** 0.5, rtol=0.01)
+
+
+@pytest.mark.slow
+def test_the_friction_of_a_flow_as_preconditioner():
+    """The laminar Kolmogorov flow, u = sin(2 y) / (4 nu): 15 products with, 67 without."""
+    grid = sv.Grid((16, 16), 2 * np.pi / 16)
+    flow = sv.PeriodicNavierStokes(grid, 0.5, sv.Kolmogorov(2), stepper="etdrk2")
+    start = flow.random_start(jax.random.key(0), peak_wavenumber=2, max_speed=0.3)
+
+    def step(state):
+        return flow.step(state, None, 0.02)
+
+    (few, state), (many, _) = (products(step, start, p) for p in (flow.preconditioner(0.02), None))
+    assert few <= 18 and 3 * few < many
+    np.testing.assert_allclose(
+        flow.velocity(state)[0, 0], 0.5 * np.sin(2 * np.asarray(grid.axes()[1]).ravel()), atol=1e-7
+    )
+
+
+def test_the_preconditioner_of_a_stepper_leaves_alone_what_it_cannot_invert():
+    """The mean velocity without drag, the mean of the vorticity; and modes that dealiasing drops."""
+    grid = sv.Grid((8, 8), 2 * np.pi / 8)
+    factors = sv.PeriodicNavierStokes(grid, 0.5).preconditioner(0.1).factors
+    assert np.all(factors.mean == 1) and factors.modes[0, 0] == 1
+    np.testing.assert_allclose(factors.modes[0, 1], 1 / (1 - np.exp(-0.1 * 0.5)), rtol=1e-12)
+    burgers = sv.Burgers(sv.Grid(12, 2 * np.pi / 12), 0.1)
+    dropped = jnp.cos(5 * burgers.grid.axes()[0])
+    # Round-off of the wave, enlarged by the largest factor, 1 / (1 - e^(-0.01)) = 100.
+    np.testing.assert_allclose(burgers.preconditioner(0.1)(dropped), dropped, atol=1e-12)
+
+
 def test_handover_survives_a_first_method_that_explodes():
     """x + 40 (cos x - x) is expanding by 40 and more; Newton does not mind."""
 
