@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -218,7 +218,7 @@ def sample(
     march = _Chains(ensemble, observe, jnp.asarray(warmup, jnp.uint32), members=chains, report=not sinks)
     carry = march.enter(states)
     outcome = drive(march, carry, sinks, plan, identity)
-    return _samples(march, outcome, plan)
+    return _samples(march, outcome)
 
 
 # ---- What is marched ----
@@ -232,6 +232,7 @@ class _Chains(eqx.Module):
     offset: Array  # steps of the warm-up: the first step has this number
     members: int = eqx.field(static=True)
     report: bool = eqx.field(static=True)
+    stacked: ClassVar[None] = None
 
     def ready(self) -> "_Chains":
         return self
@@ -271,7 +272,7 @@ def _start(ensemble: Ensemble, positions: Any) -> Any:
     return ensemble.start(positions)
 
 
-def _samples(march: _Chains, outcome: Any, plan: Any) -> Samples:
+def _samples(march: _Chains, outcome: Any) -> Samples:
     kernel, tally = march.ensemble.kernel, jax.device_get(outcome.carry["tally"])
     observed = outcome.observed or {"draws": None, "statistics": None}
     gone = (outcome.failed >= 0).any()
@@ -288,7 +289,7 @@ def _samples(march: _Chains, outcome: Any, plan: Any) -> Samples:
         gradients=np.asarray(tally.gradients),
         positions=jax.device_get(outcome.carry["states"].position),
         kernel=kernel,
-        steps=outcome.ticks * plan.thin,
+        steps=outcome.steps,
         stopped=outcome.stopped,
         status=Status.NONFINITE if gone or held else Status.OK,
         failed_step=outcome.failed,
