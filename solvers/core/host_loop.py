@@ -392,7 +392,7 @@ def postponed_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def shown(progress: Any, steps: int, before: int = 0, leave: bool = True) -> Iterator[Callable[[int], None]]:
+def shown(progress: Any, steps: int, before: int = 0, leave: bool = True) -> Iterator[Callable[[int], Any]]:
     """A function of the steps done: a bar with the remaining time on a terminal, or the user's function."""
     if callable(progress):
         yield lambda done: progress(done, steps)

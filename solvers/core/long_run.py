@@ -151,8 +151,8 @@ def run(
     plan = as_plan(steps, thin, every, chunk, checkpoint, until, sinks, progress)
     plan = plan._replace(keep=observe is not None and not sinks, grouped=grouped)
     carry = _enter(march, state)
-    identity = {"equation": describe(equation), "state": shapes(state), "sinks": shapes(sinks)}
-    identity["thin"] = None if grouped else plan.thin
+    thinned = None if grouped else plan.thin
+    identity = {"equation": describe(equation), "state": shapes(state), "thin": thinned, "sinks": shapes(sinks)}
     outcome = drive(march, carry, sinks, plan, identity)
     failed = int(outcome.failed[0])
     times = np.arange(1, 1 if grouped else outcome.steps // thin + 1) * float(thin)
