@@ -134,7 +134,7 @@ def sample(
     steps: int,
     warmup: int = 0,
     thin: int = 1,
-    observe: Callable | None = None,
+    observe: Any = None,
     progress: Any = False,
     checkpoint: str | Path | None = None,
     sinks: Any = None,

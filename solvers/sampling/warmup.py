@@ -209,7 +209,7 @@ def _stretch(ensemble: Ensemble, loop: _Loop, first: Array, done: Array, count: 
         mean = jax.tree.map(lambda m, d: m + d / (i + 1).astype(m.dtype), loop.mean, delta)
         m2 = jax.tree.map(lambda s, d, x, m: s + d * (x - m), loop.m2, delta, states.position, mean)
         draws = loop.draws
-        if draws != ():
+        if jax.tree.leaves(draws):
             draws = jax.tree.map(lambda r, x: lax.dynamic_update_index_in_dim(r, x, i, 0), draws, states.position)
         return _Loop(states, averaging, mean, m2, draws)
 
@@ -288,17 +288,14 @@ class _WarmUp:
             return
         given = eqx.filter(self.ensemble.kernel, eqx.is_array), self.ensemble.own
         loop, _ = self.stretch(1)
-        self.probe = {
-            **probe("given", given),
-            **probe("start", self.loop.states),
-            **probe("state", loop.states),
-        }
+        start = probe("start", self.loop.states.position)
+        self.probe = {**start, **probe("given", given), **probe("state", loop.states)}
         found = newest(self.file)
         if found is None:
             return
         path, arrays, meta = found
         check_identity(path, self.identity, meta)
-        check_probes(path, self.probe, arrays, {**DIFFERENCES, "start": "Its chains start elsewhere."})
+        check_probes(path, self.probe, arrays, {"start": "Its chains start elsewhere.", **DIFFERENCES})
         self.number, self.done = meta["window"], meta["done"]
         arrays_of_kernel, still = eqx.partition(self.kernel, eqx.is_array)
         new = filled(path, self.contents(arrays_of_kernel), arrays)
