@@ -4,8 +4,8 @@ Layout, all integers little-endian: 8 bytes of magic, format version (4), length
 payload (8), SHA-256 of all that and of header and payload (32), the header (JSON: library version, metadata, name,
 dtype and shape of each array), the payload (the arrays, one after the other). Nothing in a file is ever executed.
 
-A file is written beside its place, synced, and renamed into it; the one that stood there is kept as `.previous`. At
-every moment at least one of the two is whole, whenever the process or the machine dies.
+A file is written beside its place, synced, and renamed into it; the one that stood there is kept as `.previous` unless
+it is damaged. At every moment at least one of the two is whole, whenever the process or the machine dies.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ VERSION = 1
 PREFIX = struct.Struct("<8sIIQ32s")
 LARGEST_HEADER = 1 << 26  # bytes
 BLOCK = 1 << 20  # bytes hashed at a time
+PREVIOUS = ".previous"  # ends the name of the last checkpoint but one
 KINDS = {
     name: jnp.dtype(name)
     for name in (
@@ -41,21 +42,23 @@ class CheckpointError(RuntimeError):
 
 
 class ForeignFileError(CheckpointError):
-    """A file that is no checkpoint of this library, and is therefore left alone."""
+    """A file that is no checkpoint of this library, or one of a later version, and is therefore left alone."""
 
 
 def previous(path: Path) -> Path:
     """Where the last checkpoint but one is kept."""
-    return path.with_name(path.name + ".previous")
+    return path.with_name(path.name + PREVIOUS)
 
 
-def write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+def write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], keep: bool = True) -> None:
     """Write a checkpoint so that the old one survives whatever happens.
 
     Args:
         path: the file; its folder must exist.
         arrays: host arrays by name.
         meta: what else to keep, anything that JSON can hold.
+        keep: whether the file that stands there becomes the previous one. One that was found damaged must not: it
+            would take the place of the only whole one.
 
     Raises:
         CheckpointError: if the disk is full, or the folder cannot be written to; the old checkpoint is then untouched.
@@ -81,7 +84,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> No
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
+        if keep and path.exists():
             os.replace(path, previous(path))
         os.replace(new, path)
         sync_folder(path.parent)
@@ -134,7 +137,7 @@ def _verified_header(path: Path, file: IO[bytes]) -> tuple[dict, int]:
         raise _damaged(path, "it is cut short")
     _, version, head, body, digest = PREFIX.unpack(prefix)
     if version > VERSION:
-        raise CheckpointError(f"{path} has format {version}; this library reads formats up to {VERSION}: update it.")
+        raise ForeignFileError(f"{path} has format {version}; this library reads formats up to {VERSION}: update it.")
     if head > LARGEST_HEADER or PREFIX.size + head + body != size:
         raise _damaged(path, f"it has {size} bytes where {PREFIX.size + head + body} are announced")
     found = hashlib.sha256(prefix[:-32])

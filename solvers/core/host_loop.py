@@ -6,6 +6,7 @@
     advance(carry, n)    the state after step n, counted from 0
     see(carry)           what is observed, None for nothing
     healthy(carry)       one truth value per member: is the state finite?
+    stacked              arrays of inputs with one row per step, None for none
 
 All chunks run one compiled program, whose number of turns is an argument. So a chunk has any size, and the same bits
 come out whatever the sizes are.
@@ -13,11 +14,9 @@ come out whatever the sizes are.
 
 import functools
 import math
-import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +31,21 @@ from jaxtyping import Array
 
 from . import checkpoint_file
 from .captured import fingerprint
-from .checkpoint_file import CheckpointError, ForeignFileError
+from .checkpoint_file import CheckpointError
 from .checks import check_same_struct
 from .record import Draws, InMemory, OnDisk
+from .resume import Consumed, check_identity, check_place, check_probes, filled, named, newest, probe
 
 LOOK = 64  # steps between two looks for values that are not finite
 SECONDS = 0.25  # that a chunk should take: how long Ctrl-C waits, how often a bar moves
 PAUSE = 10.0  # s between two checkpoints where the user names no interval
+# What it means if a fingerprint of this run is not that of the checkpoint.
+DIFFERENCES = {
+    "given": "Its parameters, data or key have other values than those that were given now.",
+    "state": "From the start that was given now, the first step leads to a different state.",
+    "observed": "What `observe` makes of the first step is something else.",
+}
+OTHER_INPUTS = {"inputs": "Its steps so far have read other `inputs`."}
 ROOM = 1 << 22  # bytes of observations that a chunk may hold
 
 
@@ -55,6 +62,7 @@ class Plan(NamedTuple):
     progress: Any
     keep: bool  # observations become a result
     whole: bool  # stop when any member is not finite, instead of when all are not
+    grouped: bool = False  # nobody observes: `thin` is no choice of the user's, and may change from call to call
 
 
 class Outcome(NamedTuple):
@@ -63,7 +71,7 @@ class Outcome(NamedTuple):
     carry: Any
     observed: Any
     sinks: dict[str, Any]
-    ticks: int
+    steps: int
     failed: np.ndarray  # per member: number of steps after which it was first seen not finite, or -1
     stopped: bool
 
@@ -128,18 +136,23 @@ def _absorb(sinks: dict, totals: dict, rows: Any, count: Array, members: bool) -
     return lax.fori_loop(0, count, one, totals)
 
 
-def drive(march: Any, carry: Any, sinks: dict[str, Any], plan: Plan, identity: dict[str, Any]) -> Outcome:
-    """March to the end, or to where the rule or the state stops it; resume where there is a checkpoint."""
+def drive(
+    march: Any, carry: Any, sinks: dict[str, Any], plan: Plan, identity: dict[str, Any], before: int = 0
+) -> Outcome:
+    """March to the end, or to where the rule or the state stops it; resume where there is a checkpoint.
+
+    Progress counts `before` steps as done when this march begins.
+    """
     if plan.checkpoint is not None:
-        _check_place(plan.checkpoint)
+        check_place(plan.checkpoint)
     journey = _Journey(march, settled(carry), sinks, plan, identity)
-    with _postponed_signals() as caught, _progress(plan, journey.thin) as tell:
+    with postponed_signals() as caught, shown(plan.progress, before + plan.ticks * plan.thin, before) as tell:
         try:
             journey.begin()
-            tell(journey.tick)
+            tell(before + journey.steps)
             while journey.on() and not caught:
                 journey.chunk()
-                tell(journey.tick)
+                tell(before + journey.steps)
             journey.finish()
             outcome = journey.outcome()
         finally:
@@ -174,8 +187,15 @@ class _Journey:
             self.records["observed"] = InMemory(self.value, plan.ticks)
         self.largest = self.largest_chunk()
         # Rounded up to a power of two, so that a run of another length finds its program compiled.
-        self.room = 1 << (self.largest - 1).bit_length()
+        # A single row is written in another way, to other last bits.
+        self.room = max(1 << (self.largest - 1).bit_length(), 2)
         self.pace, self.clock, self.probe = 0.0, time.monotonic(), {}
+        self.consumed, self.keep = Consumed(march.stacked), True
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return self.tick * self.thin
 
     def largest_chunk(self) -> int:
         """Ticks for which there is room; observations that nobody wants take none."""
@@ -189,11 +209,8 @@ class _Journey:
         """Start afresh or from the checkpoint."""
         path = self.plan.checkpoint
         if path is not None:
-            # One tick from the start shows whether a checkpoint belongs to this very problem.
-            carry, _, _ = self.march_ticks(1)
-            seen = (eqx.filter(self.march, eqx.is_array), carry)
-            self.probe = {f"probe/{i}": x for i, x in enumerate(_fingerprints(seen))}
-        found = _newest(path) if path is not None else None
+            self.probe = self.first_step()
+        found = newest(path) if path is not None else None
         for record in self.records.values():
             if isinstance(record, OnDisk) and found is None:
                 record.clear()
@@ -202,11 +219,21 @@ class _Journey:
             if self.at_border():
                 self.judge()
 
-    def march_ticks(self, count: int) -> tuple:
+    def first_step(self) -> dict[str, np.ndarray]:
+        """Fingerprints of what one tick off the start shows: whether a checkpoint belongs to this very problem."""
+        # How many steps are a tick must not matter where nobody chose it.
+        carry, _, rows = self.march_ticks(1, 1, 1) if self.plan.grouped else self.march_ticks(1)
+        stacked = {id(x) for x in jax.tree.leaves(self.march.stacked)}
+        given = [x for x in jax.tree.leaves(eqx.filter(self.march, eqx.is_array)) if id(x) not in stacked]
+        seen = jax.tree.map(lambda r: r[0], rows)
+        return {**probe("given", given), **probe("state", carry), **probe("observed", seen)}
+
+    def march_ticks(self, count: int, thin: int | None = None, room: int | None = None) -> tuple:
         every = self.plan.every if self.has_borders() else self.plan.ticks
         borders = jnp.array([every, self.plan.ticks], jnp.int32)
         numbers = jnp.asarray(self.tick, jnp.int32), jnp.asarray(count, jnp.int32), borders
-        return _chunk(self.march, self.carry, self.failed, *numbers, self.thin, self.room, self.captured)
+        sizes = thin or self.thin, room or self.room
+        return _chunk(self.march, self.carry, self.failed, *numbers, *sizes, self.captured)
 
     def on(self) -> bool:
         """Whether there is more to do."""
@@ -275,7 +302,7 @@ class _Journey:
         recorded = {name: self.ordered(record.result()) for name, record in self.records.items()}
         observed = recorded.pop("observed", None) if self.plan.keep else None
         told = {**self.results(), **recorded}
-        return Outcome(self.carry, observed, told, self.tick, np.asarray(self.failed), self.stopped)
+        return Outcome(self.carry, observed, told, self.steps, np.asarray(self.failed), self.stopped)
 
     def ordered(self, rows: Any) -> Any:
         """Members first."""
@@ -293,117 +320,40 @@ class _Journey:
         if self.plan.checkpoint is None or self.lost():
             return
         draws = {name: record.sync() for name, record in self.records.items() if isinstance(record, OnDisk)}
-        meta = {**self.identity, "tick": self.tick, "draws": draws}
-        checkpoint_file.write(self.plan.checkpoint, {**self.probe, **_named(self.contents())}, meta)
-        self.saved, self.clock = self.tick, time.monotonic()
+        meta = {**self.identity, "step": self.steps, "draws": draws}
+        arrays = {**self.probe, **self.consumed.upto(self.steps), **named(self.contents())}
+        checkpoint_file.write(self.plan.checkpoint, arrays, meta, self.keep)
+        self.saved, self.clock, self.keep = self.tick, time.monotonic(), True
 
     def contents(self) -> dict:
         return {"state": self.carry, "sinks": self.totals, "failed": self.failed}
 
     def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Take over a checkpoint if it is one of this run."""
-        _check_identity(path, self.identity, meta, self.probe, arrays)
-        if meta["tick"] > self.plan.ticks:
+        check_identity(path, self.identity, meta)
+        check_probes(path, self.probe, arrays, DIFFERENCES)
+        step, steps = meta["step"], self.plan.ticks * self.thin
+        if step > steps:
             raise CheckpointError(
-                f"The checkpoint {path} is at step {meta['tick'] * self.thin}, beyond the "
-                f"{self.plan.ticks * self.thin} that are asked for: ask for at least as many, or name another file."
+                f"The checkpoint {path} is at step {step}, beyond the {steps} that are asked for: ask for at least as "
+                "many, or name another file."
             )
-        new = _filled(path, self.contents(), arrays)
+        check_probes(path, self.consumed.upto(step), arrays, OTHER_INPUTS)
+        new = filled(path, self.contents(), arrays)
         self.carry, self.totals, self.failed = new["state"], new["sinks"], new["failed"]
-        self.tick = self.saved = meta["tick"]
+        self.regroup(math.gcd(step, self.thin))
+        self.tick = self.saved = step // self.thin
+        self.keep = path == self.plan.checkpoint
         for name, record in self.records.items():
             if isinstance(record, OnDisk):
                 record.restore(meta["draws"].get(name, []))
 
-
-def _check_place(path: Path) -> None:
-    """Tell at the start, not after hours, that there is no place to write to."""
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise CheckpointError(f"The folder {path.parent} of the checkpoint does not exist or cannot be written to.")
-
-
-def _newest(path: Path) -> tuple[Path, dict, dict] | None:
-    """The newest whole checkpoint; None where there is none at all."""
-    older = checkpoint_file.previous(path)
-    if not path.exists() and not older.exists():
-        return None
-    try:
-        return (path, *checkpoint_file.read(path))
-    except ForeignFileError:
-        # Perhaps something precious with an unlucky name: neither read nor written over.
-        raise
-    except CheckpointError as problem:
-        try:
-            found = checkpoint_file.read(older)
-        except CheckpointError:
-            raise CheckpointError(
-                f"{problem} There is no whole checkpoint before it either: delete {path.name} to start again."
-            ) from problem
-        if path.exists():
-            warnings.warn(f"{problem} Going on from the one before it, {older.name}.", UserWarning, stacklevel=5)
-        return (older, *found)
-
-
-def _check_identity(path: Path, mine: dict, meta: dict, probe: dict, arrays: dict) -> None:
-    """CheckpointError unless the checkpoint belongs to this very run."""
-    theirs = {key: meta.get(key) for key in mine}
-    told = [f"{key}: {theirs[key]} there, {mine[key]} here" for key in mine if theirs[key] != mine[key]]
-    if told:
-        raise CheckpointError(f"The checkpoint {path} belongs to another run. " + "; ".join(told) + ".")
-    for name, values in probe.items():
-        theirs = arrays.get(name)
-        # Single precision is told by the dtype; round-off of another machine is not another run.
-        rtol = 1e-5 if values.dtype == np.float32 else 1e-9
-        if theirs is None or theirs.shape != values.shape or not np.allclose(theirs, values, rtol, 0, equal_nan=True):
-            raise CheckpointError(
-                f"The checkpoint {path} belongs to another run: from the start that was given now, the first step "
-                "leads to a different state. Give the start, parameters, data and key of that run, or name another."
-            )
-
-
-def _named(tree: Any) -> dict[str, np.ndarray]:
-    """Leaves by path, on the host; keys as the numbers behind them."""
-    return {
-        jax.tree_util.keystr(path): np.asarray(_numbers(x)) for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _filled(path: Path, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree with the values of a checkpoint, where its own are."""
-
-    def fill(place: Any, x: Any) -> Any:
-        numbers = _numbers(x)
-        found = arrays.get(jax.tree_util.keystr(place))
-        if found is None or found.shape != numbers.shape or found.dtype != numbers.dtype:
-            what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
-            raise CheckpointError(
-                f"The checkpoint {path} belongs to another run: {jax.tree_util.keystr(place)} is {what} there, "
-                f"{numbers.dtype}{list(numbers.shape)} here."
-            )
-        # What the user put nowhere must stay free to move to where the rest is.
-        found = jax.device_put(found, numbers.sharding) if numbers.committed else jnp.asarray(found)
-        return jax.random.wrap_key_data(found, impl=jax.random.key_impl(x)) if _is_key(x) else found
-
-    return jax.tree_util.tree_map_with_path(fill, tree)
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _numbers(x: Any) -> Any:
-    return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _fingerprints(tree: Any) -> Iterator[np.ndarray]:
-    """A few numbers per leaf that tell states apart and forgive round-off."""
-    for leaf in jax.tree.leaves(tree):
-        given = np.asarray(_numbers(leaf)).ravel()
-        x = given.astype(complex if given.dtype.kind == "c" else float)
-        # Offset by the sum of sizes, so that a sum that cancels is compared at the scale of what it sums.
-        size = np.abs(x).sum()
-        numbers = np.array([size, np.abs(x @ np.cos(np.arange(x.size))) + size])
-        yield numbers if given.dtype.itemsize >= 8 else numbers.astype(np.float32)
+    def regroup(self, thin: int) -> None:
+        """Take `thin` steps per tick from now on, fewer than before: a run that nobody observes goes on anywhere."""
+        many, plan = self.thin // thin, self.plan
+        chunk = None if plan.chunk is None else plan.chunk * many
+        self.plan = plan._replace(ticks=plan.ticks * many, thin=thin, every=plan.every * many, chunk=chunk)
+        self.thin, self.largest = thin, self.largest_chunk()
 
 
 # ---- Small things ----
@@ -442,7 +392,7 @@ def _shapes(march: Any, carry: Any, captured: Any) -> Any:
 
 
 @contextmanager
-def _postponed_signals() -> Iterator[list[int]]:
+def postponed_signals() -> Iterator[list[int]]:
     """Collect Ctrl-C and termination until the chunk is done; a second one does not wait."""
     caught: list[int] = []
 
@@ -465,16 +415,16 @@ def _postponed_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _progress(plan: Plan, thin: int) -> Iterator[Callable[[int], None]]:
-    """A function of the ticks done: a bar with the remaining time on a terminal, or the user's function."""
-    if callable(plan.progress):
-        yield lambda tick: plan.progress(tick * thin, plan.ticks * thin)
+def shown(progress: Any, steps: int, before: int = 0, leave: bool = True) -> Iterator[Callable[[int], Any]]:
+    """A function of the steps done: a bar with the remaining time on a terminal, or the user's function."""
+    if callable(progress):
+        yield lambda done: progress(done, steps)
         return
-    if not plan.progress:
-        yield lambda tick: None
+    if not progress:
+        yield lambda done: None
         return
     from tqdm import tqdm
 
     # disable=None: silent where the output is no terminal.
-    with tqdm(total=plan.ticks * thin, unit="step", unit_scale=True, disable=None) as bar:
-        yield lambda tick: None if bar.disable else (bar.update(tick * thin - bar.n), None)[1]
+    with tqdm(total=steps, initial=before, unit="step", unit_scale=True, disable=None, leave=leave) as bar:
+        yield lambda done: None if bar.disable else (bar.update(done - bar.n), None)[1]

@@ -5,7 +5,7 @@ One door, `run`.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -31,7 +31,8 @@ class LongRun(eqx.Module):
         observed: observations, stacked along a leading axis; NumPy arrays, memory-mapped where there is a checkpoint;
             None without `observe` or with `sinks`.
         sinks: results of the sinks, by name.
-        times: time of each observation, or its number of steps where the run has no `dt`; float64.
+        times: time of each observation, or its number of steps where the run has no `dt`; float64; empty where nobody
+            observes.
         steps: number of steps taken, those before a resume included.
         stopped: whether the rule `until` ended the run.
         status: OK, or NONFINITE.
@@ -88,10 +89,13 @@ def run(
     derivative is wanted, take `simulate`: this loop has none.
 
     With `checkpoint`, **calling again with the same arguments resumes**, after Ctrl-C, kill -9, a crash of the machine
-    or a full disk; more `steps` continue a run that was done. The file is written to a temporary name, synced and
-    renamed, and the one before it is kept: whatever happens, one of the two is whole. It contains arrays and JSON, no
-    code. Functions cannot be compared with those of a file, so the first step is repeated and compared instead, and a
-    checkpoint of another equation, start, `dt` or data is refused. Ctrl-C and SIGTERM first write a checkpoint.
+    or a full disk; more `steps` continue a run that was done, with more `inputs` that begin with those of before. The
+    file is written to a temporary name, synced and renamed, and the one before it is kept: whatever happens, one of the
+    two is whole. It contains arrays and JSON, no code. Functions cannot be compared with those of a file, so the first
+    step is repeated and compared instead, and a checkpoint of another equation, start, `dt`, `observe` or data is
+    refused. Ctrl-C and SIGTERM first write a checkpoint. (Where nobody observes, an even number of steps is taken in
+    pairs, an odd one step by step. If you continue one kind by the other, this is another order of compiled operations,
+    and the last bits may differ.)
 
     Args:
         equation: anything with `step(state, inputs, dt)`, such as `Wave`, together with `dt`; or a function
@@ -134,29 +138,30 @@ def run(
         >>> result.final.tolist(), result.observed.tolist(), result.times.tolist(), result.status.name
         ([0.0625, 0.1875], [1.0, 0.25], [2.0, 4.0], 'OK')
     """
-    state = _as_state(state)
+    state = _as_state(state, equation, dt, t0, inputs)
     march = _as_march(equation, state, steps, dt, t0, inputs)
     sinks = as_sinks(sinks)
     if observe is None and sinks:
         observe = _whole_state
-    _check_observe(observe)
-    if thin is None:
-        # Nothing looks, so that steps may be taken in blocks.
-        thin = 1 if observe is not None else _block(steps)
+    check_observe(observe)
+    # Where nothing looks, steps are taken in blocks.
+    grouped = observe is None and thin is None
+    thin = thin if thin is not None else _block(steps) if grouped else 1
     march = eqx.tree_at(lambda m: m.observe, march, observe, is_leaf=lambda x: x is None)
     plan = as_plan(steps, thin, every, chunk, checkpoint, until, sinks, progress)
-    plan = plan._replace(keep=observe is not None and not sinks)
+    plan = plan._replace(keep=observe is not None and not sinks, grouped=grouped)
     carry = _enter(march, state)
-    identity = {"equation": describe(equation), "state": shapes(state), "thin": plan.thin, "sinks": shapes(sinks)}
+    thinned = None if grouped else plan.thin
+    identity = {"equation": describe(equation), "state": shapes(state), "thin": thinned, "sinks": shapes(sinks)}
     outcome = drive(march, carry, sinks, plan, identity)
     failed = int(outcome.failed[0])
-    times = np.arange(1, outcome.ticks + 1) * float(thin)
+    times = np.arange(1, 1 if grouped else outcome.steps // thin + 1) * float(thin)
     return LongRun(
         _leave(march, outcome.carry),
         outcome.observed,
         outcome.sinks,
         times if dt is None else float(t0) + times * float(dt),
-        outcome.ticks * plan.thin,
+        outcome.steps,
         outcome.stopped,
         Status.OK if failed < 0 else Status.NONFINITE,
         failed,
@@ -177,6 +182,11 @@ class _EquationMarch(eqx.Module):
     stepper: Any = None
     members: None = eqx.field(static=True, default=None)
 
+    @property
+    def stacked(self) -> Any:
+        """Inputs with one row per step."""
+        return None if callable(self.inputs) else self.inputs
+
     def ready(self) -> "_EquationMarch":
         """With what does not change from step to step."""
         stepper = make_stepper(self.equation, self.dt)
@@ -188,7 +198,7 @@ class _EquationMarch(eqx.Module):
         return self.stepper.step(carry, jax.tree.map(lambda x: x[n], self.inputs))
 
     def see(self, carry: Any) -> Any:
-        return _observed(self.observe, self.leave(carry))
+        return observed(self.observe, self.leave(carry))
 
     def healthy(self, carry: Any) -> Array:
         return _finite(carry)
@@ -206,6 +216,7 @@ class _FunctionMarch(eqx.Module):
     function: Callable
     observe: Any = None
     members: None = eqx.field(static=True, default=None)
+    stacked: ClassVar[None] = None
 
     def ready(self) -> "_FunctionMarch":
         return self
@@ -214,7 +225,7 @@ class _FunctionMarch(eqx.Module):
         return self.function(carry, n)
 
     def see(self, carry: Any) -> Any:
-        return _observed(self.observe, carry)
+        return observed(self.observe, carry)
 
     def healthy(self, carry: Any) -> Array:
         return _finite(carry)
@@ -240,7 +251,8 @@ def _whole_state(state: Any) -> Any:
     return state
 
 
-def _observed(observe: Any, state: Any) -> Any:
+def observed(observe: Any, state: Any) -> Any:
+    """Values of one observer, or of a container of them, as arrays."""
     return jax.tree.map(lambda entry: jax.tree.map(jnp.asarray, entry(state)), observe, is_leaf=is_observer)
 
 
@@ -312,6 +324,10 @@ def as_sinks(sinks: Any) -> dict:
             raise TypeError(f"{type(sink).__name__} is an observer of `simulate`; a sink such as Moments is needed.")
         if name == "observed":
             raise ValueError("No sink can be called 'observed': that is what stacked observations are called.")
+    folders = [sink.folder.resolve() for sink in sinks.values() if isinstance(sink, Draws)]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(f"Two sinks would write to the same files in {folder}: give each Draws its own folder.")
     return sinks
 
 
@@ -362,8 +378,8 @@ def shapes(tree: Any) -> str:
     )
 
 
-def _as_state(state: Any) -> Any:
-    if not all(is_known(x) for x in jax.tree.leaves(state)):
+def _as_state(state: Any, *given: Any) -> Any:
+    if not all(is_known(x) for x in jax.tree.leaves((state, given))):
         raise TypeError("`run` works from the host, outside of jit, vmap and grad; inside of them use `simulate`.")
     state = jax.tree.map(jnp.asarray, state)
     if not jax.tree.leaves(state):
@@ -371,7 +387,8 @@ def _as_state(state: Any) -> Any:
     return state
 
 
-def _check_observe(observe: Any) -> None:
+def check_observe(observe: Any) -> None:
+    """TypeError unless all observers are functions."""
     for entry in jax.tree.leaves(observe, is_leaf=is_observer):
         if not is_observer(entry):
             raise TypeError(f"`observe` must be a function of the state, got {entry!r}.")
@@ -380,7 +397,7 @@ def _check_observe(observe: Any) -> None:
 
 
 def _block(steps: Any) -> int:
-    """Steps between two looks of a run that nobody observes."""
+    """Steps per tick of a run that nobody observes."""
     import math
 
     return math.gcd(whole(steps, "steps"), LOOK)

@@ -1,9 +1,8 @@
 """Draw samples: one door, `sample`, for every kernel."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,14 +11,14 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.captured import fingerprint
-from ..core.checks import check_finite, is_known, warn_of_truncation, whole
+from ..core.checks import whole
 from ..core.host_loop import drive, settled, shape_of
-from ..core.long_run import as_plan, as_sinks, describe, shapes
+from ..core.long_run import as_plan, as_sinks, check_observe, describe, observed, shapes
 from ..core.status import SolverError, Status
+from .chain_checks import check_start, checked, takes_key, what_to_adapt
 from .diagnostics import Summary, diagnose
-from .metric import IdentityMetric
 from .parallel import Ensemble, Tally, acceptance_of, finite_chains, report, spread
-from .warmup import AdaptDiagonal, AdaptStep, warm_up
+from .warmup import warm_up
 
 
 class Samples(eqx.Module):
@@ -30,7 +29,7 @@ class Samples(eqx.Module):
         statistics: reports of the steps that ended in a draw, (chains, steps / thin): acceptance, divergent,
             logdensity, as far as the kernel knows them; None where there are sinks.
         sinks: results of the sinks, by name.
-        acceptance: mean acceptance of each chain over all steps after the warm-up.
+        acceptance: mean acceptance of each chain over all steps after the warm-up; NaN where the kernel tells none.
         divergences: number of divergent steps of each chain.
         nonfinite: number of proposals of each chain that were not finite. They were rejected.
         gradients: number of gradients of each chain, where the kernel counts them.
@@ -137,7 +136,7 @@ def sample(
     steps: int,
     warmup: int = 0,
     thin: int = 1,
-    observe: Callable | None = None,
+    observe: Any = None,
     progress: Any = False,
     checkpoint: str | Path | None = None,
     sinks: Any = None,
@@ -166,10 +165,11 @@ def sample(
         steps: steps of each chain after the warm-up, a multiple of `thin`.
         warmup: steps of each chain that adapt the kernel.
         thin: keep every so manieth draw.
-        observe: function of one position; its values are kept instead of positions.
-        progress: True for a bar on a terminal, or a function of (steps done, steps).
+        observe: function of one position, or a tuple, list or dict of functions; its values are kept instead of
+            positions.
+        progress: True for a bar on a terminal, or a function of (steps done, steps), both with the warm-up.
         checkpoint: file to write to and to resume from by a second call with the same arguments. Draws go into a folder
-            beside it, the warm-up has a file of its own.
+            beside it; the warm-up has a file of its own, `<checkpoint>.warmup`, and can be killed like the rest.
         sinks: dict of statistics in constant memory, `Moments()`, `Quantiles()`, `BatchMeans()`, `Draws(folder)`;
             draws are then not kept.
         until: function of the results of the sinks that returns True to stop.
@@ -182,7 +182,8 @@ def sample(
         `Samples`; `print(run.summary())` shows the diagnostics.
 
     Raises:
-        ValueError: for positions, numbers of steps or a density that cannot be right, as far as it can be seen.
+        ValueError: for positions, numbers of steps, a metric or a density that cannot be right, as far as it can be
+            seen; for `adapt` without a warm-up.
         TypeError: for a key or positions of a wrong kind, inside `jit`, `vmap` or `grad`.
         CheckpointError: see `run`.
 
@@ -197,30 +198,29 @@ def sample(
         M. D. Hoffman, A. Gelman, J. Machine Learning Research 15 (2014) 1593, section 3.2; Stan Reference Manual,
         section "Automatic parameter tuning".
     """
-    key, positions, chains = _checked(kernel, key, positions)
+    key, positions, chains = checked(kernel, key, positions)
     warmup, sinks = whole(warmup, "warmup", least=0), as_sinks(sinks)
+    check_observe(observe)
+    adapt = what_to_adapt(kernel, adapt, warmup)
     plan = as_plan(steps, thin, every, chunk, checkpoint, until, sinks, progress)
     plan = plan._replace(keep=not sinks, whole=False)
     # Without weak types, which an adapted step would not have: else the second window would be compiled again.
     kernel, positions = settled((kernel, positions))
     mesh, positions = spread(positions, chains)
     own = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(chains, dtype=jnp.uint32))
-    ensemble = Ensemble(kernel, own, mesh, _takes_key(kernel))
-    states = _start(ensemble, positions)
-    _check_start(states, chains)
-    adapt = _what_to_adapt(kernel, adapt)
-    identity = {
-        **{"kernel": describe(kernel), "positions": shapes(positions), "warmup": warmup},
-        **{"thin": plan.thin, "sinks": shapes(sinks), "adapt": repr(adapt)},
-    }
+    ensemble = Ensemble(kernel, own, mesh, takes_key(kernel))
+    states, seen = _start(ensemble, positions)
+    check_start((states, seen), chains)
+    identity = {"kernel": describe(kernel), "positions": shapes(positions), "warmup": warmup, "adapt": repr(adapt)}
     if warmup:
-        file = None if plan.checkpoint is None else plan.checkpoint.with_name(plan.checkpoint.name + ".warmup")
-        kernel, states = warm_up(ensemble, states, warmup, adapt, file, identity, lambda done: None)
+        total = warmup + plan.ticks * plan.thin
+        kernel, states = warm_up(ensemble, states, warmup, adapt, plan, identity, total)
         ensemble = eqx.tree_at(lambda e: e.kernel, ensemble, kernel)
     march = _Chains(ensemble, observe, jnp.asarray(warmup, jnp.uint32), members=chains, report=not sinks)
     carry = march.enter(states)
-    outcome = drive(march, carry, sinks, plan, identity)
-    return _samples(march, outcome, plan)
+    identity |= {"thin": plan.thin, "sinks": shapes(sinks)}
+    outcome = drive(march, carry, sinks, plan, identity, before=warmup)
+    return _samples(march, outcome)
 
 
 # ---- What is marched ----
@@ -234,6 +234,7 @@ class _Chains(eqx.Module):
     offset: Array  # steps of the warm-up: the first step has this number
     members: int = eqx.field(static=True)
     report: bool = eqx.field(static=True)
+    stacked: ClassVar[None] = None
 
     def ready(self) -> "_Chains":
         return self
@@ -251,7 +252,7 @@ class _Chains(eqx.Module):
 
     def see(self, carry: dict) -> Any:
         positions = carry["states"].position
-        seen = positions if self.observe is None else jax.vmap(self.observe)(positions)
+        seen = positions if self.observe is None else jax.vmap(lambda x: observed(self.observe, x))(positions)
         return {"draws": seen, "statistics": carry["report"]} if self.report else seen
 
     def healthy(self, carry: dict) -> Array:
@@ -273,107 +274,30 @@ def _told(info: Any) -> dict[str, Array]:
 
 
 @eqx.filter_jit
-def _start(ensemble: Ensemble, positions: Any) -> Any:
-    return ensemble.start(positions)
+def _start(ensemble: Ensemble, positions: Any) -> tuple[Any, Any]:
+    """States of all chains, and what must be finite at the start beside them."""
+    return ensemble.start(positions), ensemble.at_start(positions)
 
 
-def _samples(march: _Chains, outcome: Any, plan: Any) -> Samples:
+def _samples(march: _Chains, outcome: Any) -> Samples:
     kernel, tally = march.ensemble.kernel, jax.device_get(outcome.carry["tally"])
-    observed = outcome.observed or {"draws": None, "statistics": None}
+    kept = outcome.observed or {"draws": None, "statistics": None}
     gone = (outcome.failed >= 0).any()
     # A kernel with a Metropolis correction may reject what is not finite; one without was held up where it stood.
     unadjusted = hasattr(kernel, "target_acceptance") and kernel.target_acceptance is None
     held = unadjusted and tally.nonfinite.any()
     return Samples(
-        draws=observed["draws"],
-        statistics=observed["statistics"],
+        draws=kept["draws"],
+        statistics=kept["statistics"],
         sinks=outcome.sinks,
         acceptance=np.asarray(tally.acceptance),
         divergences=np.asarray(tally.divergent),
         nonfinite=np.asarray(tally.nonfinite),
-        gradients=np.asarray(tally.gradients),
+        gradients=tally.all_gradients(),
         positions=jax.device_get(outcome.carry["states"].position),
         kernel=kernel,
-        steps=outcome.ticks * plan.thin,
+        steps=outcome.steps,
         stopped=outcome.stopped,
         status=Status.NONFINITE if gone or held else Status.OK,
         failed_step=outcome.failed,
     )
-
-
-# ---- Checks ----
-
-
-def _checked(kernel: Any, key: Any, positions: Any) -> tuple[Any, Any, int]:
-    for name in ("init", "step"):
-        if not callable(getattr(kernel, name, None)):
-            raise TypeError(
-                f"`kernel` must have the methods init and step, such as Mala; {type(kernel).__name__} has no {name}."
-            )
-    if not all(is_known(x) for x in jax.tree.leaves((key, positions))):
-        raise TypeError("`sample` works from the host, outside of jit, vmap and grad.")
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise TypeError(f"`key` must be one key, from jax.random.key(seed), got {key!r}.")
-    leaves = jax.tree_util.tree_leaves_with_path(positions)
-    if not leaves:
-        raise ValueError("`positions` holds no array.")
-    for path, x in leaves:
-        name = f"positions{jax.tree_util.keystr(path)}"
-        warn_of_truncation(x, name)
-        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            raise TypeError(
-                f"`{name}` must hold real floating numbers, got dtype {jnp.result_type(x)}; convert it with "
-                ".astype(float)."
-            )
-        check_finite(np.asarray(x), name)
-    sizes = {jnp.shape(x)[:1] for _, x in leaves}
-    if len(sizes) != 1 or () in sizes or (0,) in sizes:
-        raise ValueError(
-            "`positions` needs a leading axis of chains, the same for all arrays and at least 1, got shapes "
-            f"{[jnp.shape(x) for _, x in leaves]}; for one chain use positions[None]."
-        )
-    return key, jax.tree.map(jnp.asarray, positions), next(iter(sizes))[0]
-
-
-def _check_start(states: Any, chains: int) -> None:
-    """ValueError if the kernel knows at the start that a value is not finite."""
-    if not hasattr(states, "position"):
-        raise TypeError(f"The state of a kernel must have a `position`; {type(states).__name__} has none.")
-    ok, names = np.ones(chains, bool), []
-    for path, x in jax.tree_util.tree_leaves_with_path(states):
-        if jnp.issubdtype(x.dtype, jnp.inexact):
-            finite = np.isfinite(np.asarray(x)).reshape(chains, -1).all(axis=1)
-            ok &= finite
-            names += [] if finite.all() else [jax.tree_util.keystr(path).strip(".")]
-    if not ok.all():
-        raise ValueError(
-            f"{int((~ok).sum())} of {chains} chains start where {', '.join(names)} is not finite (chain "
-            f"{int(np.flatnonzero(~ok)[0])} is the first): start where the density is positive and smooth, or look for "
-            "a mistake in it (a logarithm of zero, a value outside of its support)."
-        )
-
-
-def _takes_key(kernel: Any) -> bool:
-    """Whether `init` takes a key beside the position."""
-    try:
-        parameters = inspect.signature(kernel.init).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters) > 1
-
-
-def _what_to_adapt(kernel: Any, adapt: Any) -> Any:
-    """The user's wish, or what is right for the kernel; None for nothing."""
-    known = hasattr(kernel, "step_size") and hasattr(kernel, "target_acceptance")
-    if adapt is not None:
-        if not (hasattr(adapt, "start") and hasattr(adapt, "windows")):
-            raise TypeError(f"`adapt` must be AdaptStep(), AdaptDiagonal(), AdaptLowRank() or None, got {adapt!r}.")
-        if not known or (adapt.windows and not hasattr(kernel, "metric")):
-            raise ValueError(
-                f"{type(kernel).__name__} has nothing that {type(adapt).__name__} could adapt; it would keep what it "
-                "has."
-            )
-        return adapt
-    if not known or kernel.target_acceptance is None:
-        return None
-    return AdaptDiagonal() if isinstance(getattr(kernel, "metric", None), IdentityMetric) else AdaptStep()

@@ -126,6 +126,10 @@ class Kinetic(eqx.Module):
             )
         return KineticState(point, white_noise(self.metric, key, point.position))
 
+    def at_start(self, position: Any, key: Array) -> Point:
+        """Density and score at the start, which the state does not keep if the scheme ends moving."""
+        return start_point(self.logdensity, self.score, position)
+
     def noise(self, key: Array, state: KineticState) -> dict:
         """All random numbers of one step: normal ones for each O, two for each U, and the one that decides."""
         count = self.scheme.count("O") + 2 * self.scheme.count("U")

@@ -33,6 +33,12 @@ class Ensemble(eqx.Module):
 
         return self.mapped(one, self.keys(START), positions)
 
+    def at_start(self, positions: Any) -> Any:
+        """What the kernel knows at the start and does not keep in its state, () for nothing."""
+        if not hasattr(self.kernel, "at_start"):
+            return ()
+        return self.mapped(lambda kernel, key, x: kernel.at_start(x, key), self.keys(START), positions)
+
     def step(self, n: Any, states: Any) -> tuple[Any, Any]:
         """New states and reports of all chains."""
         return self.mapped(lambda kernel, key, state: kernel.step(key, state), self.keys(n), states)
@@ -92,33 +98,44 @@ def finite_chains(tree: Any, chains: int) -> Array:
 class Tally(eqx.Module):
     """Counts per chain, over all steps.
 
-    `acceptance` is the mean, kept as one: a sum would lose digits in single precision.
+    `acceptance` is the mean, kept as one: a sum would lose digits in single precision. NaN if the kernel tells none.
+    Gradients are counted in two words of 32 bits, since a step may take many.
     """
 
     acceptance: Array
     divergent: Array
     nonfinite: Array
     gradients: Array
+    overflows: Array  # of the count of gradients
     steps: Array
 
     @staticmethod
     def empty(chains: int) -> "Tally":
         zero = jnp.zeros(chains, jnp.int32)
-        return Tally(jnp.zeros(chains, jnp.result_type(float)), zero, zero, zero, jnp.zeros((), jnp.int32))
+        words = jnp.zeros(chains, jnp.uint32)
+        mean = jnp.zeros(chains, jnp.result_type(float))
+        return Tally(mean, zero, zero, words, words, jnp.zeros((), jnp.int32))
 
     def add(self, info: Any) -> "Tally":
         """With one more step."""
         steps = self.steps + 1
         acceptance = acceptance_of(info)
-        change = 0.0 if acceptance is None else (acceptance.astype(self.acceptance.dtype) - self.acceptance) / steps
+        change = jnp.nan if acceptance is None else (acceptance.astype(self.acceptance.dtype) - self.acceptance) / steps
 
         def counted(total: Array, value: Any) -> Array:
             return total if value is None else total + value.astype(total.dtype)
 
+        gradients = counted(self.gradients, report(info, "gradients", "num_integration_steps"))
         return Tally(
             (self.acceptance + change).astype(self.acceptance.dtype),
             counted(self.divergent, report(info, "divergent", "is_divergent")),
             counted(self.nonfinite, report(info, "nonfinite")),
-            counted(self.gradients, report(info, "gradients", "num_integration_steps")),
+            gradients,
+            # Unsigned numbers begin again at 0.
+            self.overflows + (gradients < self.gradients),
             lax.convert_element_type(steps, jnp.int32),
         )
+
+    def all_gradients(self) -> np.ndarray:
+        """Number of gradients of each chain; on the host."""
+        return (np.asarray(self.overflows, np.int64) << 32) + np.asarray(self.gradients, np.int64)

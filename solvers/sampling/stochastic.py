@@ -155,9 +155,14 @@ class Sgld(eqx.Module):
 
     def init(self, position: Any, key: Array) -> StochasticState:
         """State of a chain that starts at the position."""
+        return StochasticState(self.at_start(position, key).position, jnp.asarray(0, jnp.int32))
+
+    def at_start(self, position: Any, key: Array) -> Point:
+        """A first estimate of the score at the start, which the state does not keep."""
         position = as_position(position)
-        check_start(Point(position, None, self.estimate.score(position, self.estimate.draw(key))))
-        return StochasticState(position, jnp.asarray(0, jnp.int32))
+        point = Point(position, None, self.estimate.score(position, self.estimate.draw(key)))
+        check_start(point)
+        return point
 
     def noise(self, key: Array, state: StochasticState) -> dict:
         """The batch and xi, the random numbers of one step."""

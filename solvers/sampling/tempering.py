@@ -122,6 +122,10 @@ class ParallelTempering(eqx.Module):
         levels = jax.vmap(lambda beta, k: self._level(beta).init(position, k))(self.inverse_temperatures, keys)
         return TemperingState(levels, jnp.asarray(0, jnp.int32))
 
+    def at_start(self, position: Any, key: Array) -> Any:
+        """What the kernel knows at the start and does not keep in its state."""
+        return self.kernel.at_start(position, key) if hasattr(self.kernel, "at_start") else ()
+
     def step(self, key: Array, state: TemperingState) -> tuple[TemperingState, TemperingInfo]:
         """One round: moves at all temperatures, then exchanges."""
         moving, exchanging, starting = jax.random.split(key, 3)

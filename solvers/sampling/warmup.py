@@ -1,8 +1,9 @@
 """Warm-up: adapt the step size by dual averaging and the metric from windows of draws, all chains together."""
 
 import math
+import signal
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +15,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from ..core import checkpoint_file
-from ..core.checkpoint_file import CheckpointError
+from ..core.host_loop import DIFFERENCES, PAUSE, SECONDS, Plan, postponed_signals, shown
+from ..core.resume import check_identity, check_place, check_probes, filled, named, newest, probe
 from .metric import DiagonalMetric, LowRankMetric
 from .parallel import Ensemble, acceptance_of
 
@@ -169,106 +171,197 @@ class _Averaging(eqx.Module):
         return _Averaging(log_step, weight * log_step + (1 - weight) * self.average, error, count, self.centre)
 
 
+class _Loop(eqx.Module):
+    """What a window carries from step to step."""
+
+    states: Any
+    averaging: Any
+    mean: Any
+    m2: Any
+    draws: Any
+
+
 @eqx.filter_jit
-def _window(ensemble: Ensemble, adapt: Any, states: Any, first: Array, length: Array, room: int) -> tuple:
-    """One window: new states, the adapted step, moments and draws of the positions."""
-    kernel = ensemble.kernel
-    target = getattr(kernel, "target_acceptance", None)
-    averaging = _Averaging.around(kernel.step_size) if target is not None else None
+def _opened(kernel: Any, states: Any, room: int) -> _Loop:
+    """The beginning of a window."""
     positions = states.position
     zeros = jax.tree.map(jnp.zeros_like, positions)
     draws = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), positions) if room else ()
+    averaging = _Averaging.around(kernel.step_size) if _target(kernel) is not None else None
+    return _Loop(states, averaging, zeros, zeros, draws)
 
-    def one(i: Array, loop: tuple) -> tuple:
-        states, averaging, mean, m2, draws = loop
-        current = ensemble
+
+@eqx.filter_jit
+def _stretch(ensemble: Ensemble, loop: _Loop, first: Array, done: Array, count: Array) -> tuple[_Loop, tuple]:
+    """`count` steps of a window that has `done` behind it; and the step and the moments, should it end here."""
+    kernel, target = ensemble.kernel, _target(ensemble.kernel)
+
+    def one(i: Array, loop: _Loop) -> _Loop:
+        averaging, current = loop.averaging, ensemble
         if averaging is not None:
             size = jnp.exp(averaging.log_step)
             current = eqx.tree_at(lambda e: e.kernel.step_size, ensemble, size.astype(kernel.step_size.dtype))
-        states, info = current.step(first + i, states)
+        states, info = current.step(first + i, loop.states)
         if averaging is not None:
             acceptance = jnp.mean(acceptance_of(info)).astype(averaging.error.dtype)
             averaging = averaging.update(jnp.where(jnp.isfinite(acceptance), acceptance, 0.0), target)
-        delta = jax.tree.map(jnp.subtract, states.position, mean)
-        mean = jax.tree.map(lambda m, d: m + d / (i + 1).astype(m.dtype), mean, delta)
-        m2 = jax.tree.map(lambda s, d, x, m: s + d * (x - m), m2, delta, states.position, mean)
-        draws = (
-            jax.tree.map(lambda r, x: lax.dynamic_update_index_in_dim(r, x, i, 0), draws, states.position)
-            if room
-            else ()
-        )
-        return states, averaging, mean, m2, draws
+        delta = jax.tree.map(jnp.subtract, states.position, loop.mean)
+        mean = jax.tree.map(lambda m, d: m + d / (i + 1).astype(m.dtype), loop.mean, delta)
+        m2 = jax.tree.map(lambda s, d, x, m: s + d * (x - m), loop.m2, delta, states.position, mean)
+        draws = loop.draws
+        if jax.tree.leaves(draws):
+            draws = jax.tree.map(lambda r, x: lax.dynamic_update_index_in_dim(r, x, i, 0), draws, states.position)
+        return _Loop(states, averaging, mean, m2, draws)
 
-    states, averaging, mean, m2, draws = lax.fori_loop(0, length, one, (states, averaging, zeros, zeros, draws))
-    centre = jax.tree.map(lambda m: m.mean(axis=0), mean)
-    chains = ensemble.own.shape[0]
+    loop = lax.fori_loop(done, done + count, one, loop)
+    length, chains = done + count, ensemble.own.shape[0]
+    centre = jax.tree.map(lambda m: m.mean(axis=0), loop.mean)
 
     def pooled(m: Array, s: Array, c: Array) -> Array:
-        return (s.sum(axis=0) + length.astype(m.dtype) * ((m - c) ** 2).sum(axis=0)) / (chains * length - 1).astype(
-            m.dtype
-        )
+        total = s.sum(axis=0) + length.astype(m.dtype) * ((m - c) ** 2).sum(axis=0)
+        return total / (chains * length - 1).astype(m.dtype)
 
-    variance = jax.tree.map(pooled, mean, m2, centre)
-    size = None if averaging is None else jnp.exp(averaging.average).astype(kernel.step_size.dtype)
-    return states, size, centre, variance, draws
+    variance = jax.tree.map(pooled, loop.mean, loop.m2, centre)
+    size = None if target is None else jnp.exp(loop.averaging.average).astype(kernel.step_size.dtype)
+    return loop, (size, centre, variance)
+
+
+def _target(kernel: Any) -> float | None:
+    return getattr(kernel, "target_acceptance", None)
 
 
 def warm_up(
-    ensemble: Ensemble, states: Any, steps: int, adapt: Any, file: Path | None, identity: dict, tell: Any
+    ensemble: Ensemble, states: Any, steps: int, adapt: Any, plan: Plan, identity: dict, total: int
 ) -> tuple[Any, Any]:
-    """The adapted kernel and the states after the warm-up; one checkpoint per window, where a second call goes on."""
-    kernel = ensemble.kernel
-    position = jax.tree.map(lambda x: x[0], states.position)
-    own = adapt.start(position) if adapt is not None else None
-    if own is not None:
-        kernel = eqx.tree_at(lambda k: k.metric, kernel, own)
-    plan = list(windows(steps))
-    longest = max(length for length, _ in plan)
-    room = adapt.room(longest) if own is not None and adapt is not None else 0
-    done, kernel, states = _resumed(file, identity, kernel, states)
-    first = sum(length for length, _ in plan[:done])
-    for number, (length, renews) in enumerate(plan[done:], done + 1):
-        current = eqx.tree_at(lambda e: e.kernel, ensemble, kernel)
-        numbers = jnp.asarray(first, jnp.int32), jnp.asarray(length, jnp.int32)
-        states, size, mean, variance, draws = _window(current, adapt, states, *numbers, room)
+    """The adapted kernel and the states after the warm-up, which has a checkpoint of its own.
+
+    Progress counts the steps of the warm-up as the first ones of `total`.
+    """
+    course = _WarmUp(ensemble, states, steps, adapt, plan, identity)
+    with postponed_signals() as caught, shown(plan.progress, total, leave=False) as tell:
+        course.begin()
+        if course.on():
+            tell(course.steps)
+        while course.on() and not caught:
+            course.advance()
+            tell(course.steps)
+        course.finish()
+    for number in caught[:1]:
+        signal.raise_signal(number)
+        # A handler that returns wants the end, too, and there are no draws yet that could be returned.
+        raise KeyboardInterrupt("The run was interrupted in its warm-up.")
+    return course.kernel, course.loop.states
+
+
+class _WarmUp:
+    """The changing things of one warm-up: chunks of windows, and between them checkpoints."""
+
+    def __init__(self, ensemble: Ensemble, states: Any, steps: int, adapt: Any, plan: Plan, identity: dict):
+        self.ensemble, self.adapt, self.plan, self.identity = ensemble, adapt, plan, identity
+        self.file = None if plan.checkpoint is None else plan.checkpoint.with_name(plan.checkpoint.name + ".warmup")
+        if self.file is not None:
+            check_place(self.file)
+        kernel = ensemble.kernel
+        self.own = adapt.start(jax.tree.map(lambda x: x[0], states.position)) if adapt is not None else None
+        if self.own is not None:
+            kernel = eqx.tree_at(lambda k: k.metric, kernel, self.own)
+        self.windows = list(windows(steps))
+        longest = max(length for length, _ in self.windows)
+        self.room = adapt.room(longest) if adapt is not None and self.own is not None else 0
+        self.kernel, self.number, self.done = kernel, 0, 0  # windows behind us, steps of the present one
+        self.loop = _opened(kernel, states, self.room)
+        self.pace, self.clock, self.saved, self.keep = 0.0, time.monotonic(), -1, True
+        self.probe: dict[str, np.ndarray] = {}
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return sum(length for length, _ in self.windows[: self.number]) + self.done
+
+    def on(self) -> bool:
+        """Whether there is more to do."""
+        return self.number < len(self.windows)
+
+    def begin(self) -> None:
+        """Start afresh or from the checkpoint."""
+        if self.file is None:
+            return
+        given = eqx.filter(self.ensemble.kernel, eqx.is_array), self.ensemble.own
+        loop, _ = self.stretch(1)
+        start = probe("start", self.loop.states.position)
+        self.probe = {**start, **probe("given", given), **probe("state", loop.states)}
+        found = newest(self.file)
+        if found is None:
+            return
+        path, arrays, meta = found
+        check_identity(path, self.identity, meta)
+        check_probes(path, self.probe, arrays, {"start": "Its chains start elsewhere.", **DIFFERENCES})
+        self.number, self.done = meta["window"], meta["done"]
+        arrays_of_kernel, still = eqx.partition(self.kernel, eqx.is_array)
+        new = filled(path, self.contents(arrays_of_kernel), arrays)
+        self.kernel = eqx.combine(new["kernel"], still)
+        self.loop = new["loop"] if self.done else _opened(self.kernel, new["states"], self.room)
+        self.saved, self.keep = self.steps, path == self.file
+
+    def contents(self, kernel: Any) -> dict:
+        """What a checkpoint holds: between two windows no sums, and no room for draws."""
+        return {"kernel": kernel, **({"loop": self.loop} if self.done else {"states": self.loop.states})}
+
+    def stretch(self, count: int) -> tuple[_Loop, tuple]:
+        current = eqx.tree_at(lambda e: e.kernel, self.ensemble, self.kernel)
+        numbers = (jnp.asarray(n, jnp.int32) for n in (self.steps - self.done, self.done, count))
+        return _stretch(current, self.loop, *numbers)
+
+    def advance(self) -> None:
+        """One chunk, and a checkpoint where one is due."""
+        (length, renews), count, begin = self.windows[self.number], self.next_count(), time.perf_counter()
+        self.loop, told = self.stretch(count)
+        jax.block_until_ready(self.loop)
+        self.done += count
+        took = (time.perf_counter() - begin) / count
+        # The first chunk is compiled first: its time says nothing about the next one.
+        self.pace = took if self.pace else -1.0
+        if self.done == length:
+            self.close(told, renews)
+        border = not self.plan.timed and self.steps % self.every() == 0
+        if not self.done or border or time.monotonic() - self.clock > PAUSE:
+            self.save()
+
+    def next_count(self) -> int:
+        """Steps of the next chunk: short of the end of the window, of a border, and of a quarter of a second."""
+        left = self.windows[self.number][0] - self.done
+        wanted = max(int(SECONDS / self.pace), 1) if self.pace > 0 else 16
+        if self.plan.chunk is not None:
+            wanted = self.plan.chunk * self.plan.thin
+        border = left if self.plan.timed else self.every() - self.steps % self.every()
+        return min(left, wanted, border)
+
+    def every(self) -> int:
+        return self.plan.every * self.plan.thin
+
+    def close(self, told: tuple, renews: bool) -> None:
+        """The end of a window: the adapted step, and the metric if it is one of those that end with a new one."""
+        size, mean, variance = told
         if size is not None:
-            kernel = eqx.tree_at(lambda k: k.step_size, kernel, size)
-        count = length * ensemble.own.shape[0]
-        if renews and own is not None and adapt is not None and count > 1:
-            rows = jax.tree.map(lambda x, n=length: np.asarray(x[:n]), draws)
-            kernel = eqx.tree_at(lambda k: k.metric, kernel, adapt.metric(mean, variance, count, rows))
-        first += length
-        if file is not None:
-            arrays = {k: np.asarray(x) for k, x in _leaves((kernel, states)).items()}
-            checkpoint_file.write(file, arrays, {**identity, "window": number})
-        tell(first)
-    return kernel, states
+            self.kernel = eqx.tree_at(lambda k: k.step_size, self.kernel, size)
+        count = self.done * self.ensemble.own.shape[0]
+        if renews and self.own is not None and count > 1:
+            rows = jax.tree.map(lambda x: np.asarray(x[: self.done]), self.loop.draws)
+            new = self.adapt.metric(mean, variance, count, rows)
+            self.kernel = eqx.tree_at(lambda k: k.metric, self.kernel, new)
+        self.number, self.done = self.number + 1, 0
+        self.loop = _opened(self.kernel, self.loop.states, self.room)
 
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.file is None:
+            return
+        arrays = {**self.probe, **named(self.contents(eqx.filter(self.kernel, eqx.is_array)))}
+        meta = {**self.identity, "window": self.number, "done": self.done}
+        checkpoint_file.write(self.file, arrays, meta, self.keep)
+        self.saved, self.clock, self.keep = self.steps, time.monotonic(), True
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    found = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
-    return {jax.tree_util.keystr(path): x for path, x in found}
-
-
-def _resumed(file: Path | None, identity: dict, kernel: Any, states: Any) -> tuple[int, Any, Any]:
-    """Windows that are done, and kernel and states after them."""
-    if file is None or not file.exists():
-        return 0, kernel, states
-    arrays, meta = checkpoint_file.read(file)
-    told = [f"{key}: {meta.get(key)} there, {value} here" for key, value in identity.items() if meta.get(key) != value]
-    mine = _leaves((kernel, states))
-    told += [f"{key} is missing or of another shape" for key, x in mine.items() if not _fits(arrays.get(key), x)]
-    if told:
-        raise CheckpointError(f"The checkpoint {file} of the warm-up belongs to another run. {'; '.join(told)}.")
-
-    def fill(path: Any, x: Any) -> Any:
-        if not eqx.is_array(x):
-            return x
-        found = arrays[jax.tree_util.keystr(path)]
-        return jax.device_put(found, x.sharding) if x.committed else jnp.asarray(found)
-
-    return meta["window"], *jax.tree_util.tree_map_with_path(fill, (kernel, states))
-
-
-def _fits(found: Any, x: Any) -> bool:
-    return found is not None and found.shape == x.shape and found.dtype == x.dtype
+    def finish(self) -> None:
+        """The last checkpoint."""
+        if self.saved != self.steps:
+            self.save()

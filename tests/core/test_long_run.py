@@ -3,14 +3,16 @@
 import itertools
 import os
 import signal
+import warnings
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import solvers as sv
-from solvers.core.checkpoint_file import previous
+from solvers.core.checkpoint_file import previous, read
 
 KEY = jax.random.key(5)
 
@@ -181,6 +183,61 @@ def test_four_hundred_and_six_hundred_are_a_thousand(whole, tmp_path, sinks):
     same((again.final, again.sinks), (run.final, run.sinks))
 
 
+@pytest.mark.parametrize("steps", [(24, 40), (40, 41)])
+def test_a_run_that_nobody_observes_goes_on(tmp_path, steps):
+    """In blocks of 8 steps at first; 41 has no other divisor than 1 with them."""
+    few, many = steps
+    path = tmp_path / "run.ckpt"
+    sv.run(walk, start(), steps=few, checkpoint=path)
+    run = sv.run(walk, start(), steps=many, checkpoint=path)
+    once = sv.run(walk, start(), steps=many)
+    assert run.steps == many and int(run.final["count"]) == many and run.times.size == 0
+    if many % 2:
+        # Pairs of steps are compiled to another order of operations than single ones; the walk contracts.
+        np.testing.assert_allclose(run.final["x"], once.final["x"], atol=1e-14)
+    else:
+        same(run.final, once.final)
+    with pytest.raises(sv.CheckpointError, match=f"at step {many}, beyond the {few}"):
+        sv.run(walk, start(), steps=few, checkpoint=path)
+
+
+class Pushed(eqx.Module):
+    """A decay that is pushed."""
+
+    def step(self, state, inputs, dt):
+        return state + dt * (inputs - state)
+
+
+def test_more_steps_bring_more_inputs(tmp_path):
+    """What has been read must be the same; what comes later is the user's."""
+    path, push = tmp_path / "run.ckpt", np.sin(np.arange(60.0))
+
+    def pushed(inputs, **choices):
+        return sv.run(Pushed(), jnp.ones(()), steps=len(inputs), dt=0.1, inputs=inputs, observe=lambda x: x, **choices)
+
+    pushed(push[:40], checkpoint=path)
+    for harm in (3, 39):
+        with pytest.raises(sv.CheckpointError, match="steps so far have read other `inputs`"):
+            pushed(push + 1e-3 * (np.arange(60) == harm), checkpoint=path)
+    run = pushed(push, checkpoint=path)
+    same(np.asarray(run.observed), pushed(push).observed)
+
+
+@pytest.mark.parametrize("sinks", [None, SINKS])
+def test_another_observation_is_another_run(tmp_path, sinks):
+    path = tmp_path / "run.ckpt"
+    sv.run(walk, start(), steps=20, observe=lambda s: s["x"][0], checkpoint=path, sinks=sinks)
+    with pytest.raises(sv.CheckpointError, match=r"What `observe` makes .* delete run\.ckpt to start again"):
+        sv.run(walk, start(), steps=40, observe=lambda s: s["x"][1], checkpoint=path, sinks=sinks)
+
+
+def test_a_start_of_the_other_sign_is_another_run(tmp_path):
+    path = tmp_path / "run.ckpt"
+    sv.run(lambda x, n: x / 2, jnp.array([1.0, 2.0]), steps=4, checkpoint=path)
+    with pytest.raises(sv.CheckpointError, match="different state"):
+        sv.run(lambda x, n: x / 2, jnp.array([-1.0, -2.0]), steps=4, checkpoint=path)
+
+
 def test_a_rule_stops_at_the_same_step_whatever_the_chunks(tmp_path):
     def enough(sinks):
         return sinks["moments"].count >= 37
@@ -208,13 +265,51 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path, damag
     same(np.asarray(run.observed), whole[0].observed)
 
 
+@pytest.mark.parametrize("crash", [0, 1, 2])
+def test_the_whole_one_stays_until_the_next_is_in_place(whole, tmp_path, monkeypatch, crash):
+    """A crash at the first renames after a damaged checkpoint was found leaves a whole one."""
+    path = tmp_path / "run.ckpt"
+    go(steps=60, checkpoint=path, every=20)
+    path.write_bytes(path.read_bytes()[:-30])
+    renames = iter(range(10))
+
+    def replace(old, new, rename=os.rename):
+        if next(renames) == crash:
+            raise OSError("crash")
+        rename(old, new)
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="damaged"):
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(sv.CheckpointError, match="could not be written"):
+            go(checkpoint=path, every=20)
+    assert is_whole(path) or is_whole(previous(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same(np.asarray(go(checkpoint=path, every=20).observed), whole[0].observed)
+
+
+def is_whole(path):
+    try:
+        read(path)
+    except sv.CheckpointError:
+        return False
+    return True
+
+
 def test_two_damaged_checkpoints_are_an_error(tmp_path):
     path = tmp_path / "run.ckpt"
     go(steps=60, checkpoint=path, every=20)
     for file in (path, previous(path)):
         file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(sv.CheckpointError, match="no whole checkpoint before it either: delete"):
+    with pytest.raises(
+        sv.CheckpointError, match=r"no whole checkpoint before it either: delete run\.ckpt and run\.ckpt\.previous to"
+    ):
         go(checkpoint=path, every=20)
+    path.unlink()
+    with pytest.raises(sv.CheckpointError, match=r"delete run\.ckpt\.previous to"):
+        go(checkpoint=path, every=20)
+    previous(path).unlink()
+    assert go(steps=20, checkpoint=path).steps == 20
 
 
 def test_the_previous_one_serves_where_the_newest_is_missing(whole, tmp_path):
@@ -368,6 +463,7 @@ def test_a_state_that_is_not_finite_ends_the_run(tmp_path):
         (dict(steps=10, sinks={"m": sv.Mean(jnp.sum)}), TypeError, "observer of `simulate`"),
         (dict(steps=10, sinks={"m": 3}), TypeError, "must be one of"),
         (dict(steps=10, sinks={"observed": sv.Moments()}), ValueError, "No sink can be called"),
+        (dict(steps=10, sinks={"a": sv.Draws("x"), "b": sv.Draws("x/../x")}), ValueError, "its own folder"),
         (dict(steps=10, observe=sv.Peak(jnp.sum)), TypeError, "accumulates"),
         (dict(steps=10, observe=3), TypeError, "function of the state"),
         (dict(steps=10, until=lambda s: True), ValueError, "sinks, too"),
@@ -386,6 +482,8 @@ def test_wrong_steps_and_places():
         sv.run(lambda s, n: s["x"], start(), steps=4)
     with pytest.raises(TypeError, match="neither"):
         sv.run(3, start(), steps=4)
+    with pytest.raises(TypeError, match="use `simulate`"):
+        jax.grad(lambda dt: sv.run(Pushed(), jnp.ones(()), steps=4, dt=dt, inputs=jnp.zeros(4)).final)(0.1)
     with pytest.raises(TypeError, match="use `simulate`"):
         jax.grad(lambda x: sv.run(walk, {"x": x, "count": 0}, steps=4).final["x"].sum())(jnp.zeros(3))
     wave = sv.Wave(sv.Grid(16, 1.0), 1.0)

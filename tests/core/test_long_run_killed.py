@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -13,14 +14,20 @@ import pytest
 import solvers as sv
 
 PROGRAM = """
-import sys, time
+import os, signal, sys, time
 import numpy as np
+
+STEPS, WARMUP = 4000, 300
 
 def tell(done, steps):
     print(done, flush=True)
-    time.sleep(float(sys.argv[2]))
+    if sys.argv[2] == "suicide":
+        if done == WARMUP + 400:
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        time.sleep(float(sys.argv[2]))
 
-def chains(**choices):
+def chains(steps=STEPS, **choices):
     import jax, jax.numpy as jnp
     import solvers as sv
 
@@ -28,12 +35,13 @@ def chains(**choices):
         return -0.5 * jnp.sum(x**2) - 0.1 * jnp.sum(x**4)
 
     kernel = sv.Mala(logdensity, step=0.3)
-    run = sv.sample(kernel, jax.random.key(1), jnp.ones((3, 4)), steps=1000, warmup=60, **choices)
+    run = sv.sample(kernel, jax.random.key(1), jnp.ones((3, 4)), steps=steps, warmup=WARMUP, **choices)
     return dict(draws=run.draws, mean=run.acceptance, step=run.kernel.step_size, **run.statistics)
 
 if len(sys.argv) == 3 and __name__ == "__main__":
     folder = sys.argv[1]
-    np.savez(folder + "/done.npz", **chains(checkpoint=folder + "/run.ckpt", every=20, chunk=10, progress=tell))
+    choices = dict(steps=1000, every=400) if sys.argv[2] == "suicide" else dict(every=20, chunk=10)
+    np.savez(folder + "/done.npz", **chains(checkpoint=folder + "/run.ckpt", progress=tell, **choices))
 """
 
 
@@ -51,14 +59,13 @@ def finish(folder):
     return dict(np.load(folder / "done.npz")), int(told[0])
 
 
-def killed(folder, seconds):
-    """Kill -9 so many seconds after the first sign of life; returns the last step that was told."""
+def killed(folder, lines, seconds):
+    """Kill -9 so many seconds after so many signs of life; returns the last step that was told."""
     with program(folder, 0.004) as process:
-        last = process.stdout.readline()
-        timer = subprocess.Popen([sys.executable, "-Ic", f"import time; time.sleep({seconds})"])
-        timer.wait()
+        told = [process.stdout.readline() for _ in range(lines)]
+        time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        told = [last, *process.stdout.read().split()]
+        told += process.stdout.read().split()
         assert process.wait(timeout=300) == -signal.SIGKILL
     return int(told[-1])
 
@@ -68,25 +75,50 @@ def compare(found, expected):
         assert found[name].dtype == x.dtype and found[name].tobytes() == x.tobytes(), name
 
 
-def kills(tmp_path, number):
-    """Kill at random times, then let the run end: bit for bit the run that nobody killed."""
-    rng = random.Random(7)
-    reached = [killed(tmp_path, rng.uniform(0.0, 0.35)) for _ in range(number)]
-    found, begun = finish(tmp_path)
+@pytest.fixture(scope="module")
+def reference():
+    """The program, and what it computes if nobody kills it."""
     names = {"__name__": "reference"}
     exec(PROGRAM, names)  # noqa: S102
-    compare(found, {name: np.asarray(x) for name, x in names["chains"]().items()})
+    return names
+
+
+def kills(folder, reference, lives):
+    """Kill after so many lines, and a random while later; then let the run end as the one that nobody killed."""
+    rng = random.Random(7)
+    reached = [killed(folder, lines, rng.uniform(0.0, 0.02)) for lines in lives]
+    found, begun = finish(folder)
+    compare(found, {name: np.asarray(x) for name, x in reference["chains"]().items()})
+    # All of them hit a run that was not done, the first one its warm-up, the last one its draws.
+    assert reached[0] < reference["WARMUP"] < max(reached) < reference["WARMUP"] + reference["STEPS"]
     # Checkpoints every 20 steps: no more than two intervals are repeated (one may be under way).
     assert begun >= max(reached) - 40 > 0
 
 
-def test_three_kills_lose_nothing(tmp_path):
-    kills(tmp_path, 3)
+def test_three_kills_lose_nothing(tmp_path, reference):
+    kills(tmp_path, reference, (3, 30, 20))
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing(tmp_path):
-    kills(tmp_path, 20)
+def test_twenty_kills_lose_nothing(tmp_path, reference):
+    """430 chunks, of which the kills leave no more than a half."""
+    kills(tmp_path, reference, [3, 5, *random.Random(1).choices(range(2, 20), k=18)])
+
+
+def test_a_thousand_are_four_hundred_a_kill_and_six_hundred(tmp_path, reference):
+    """The process kills itself when it has written its checkpoint at step 400, the only one."""
+    with program(tmp_path, "suicide") as process:
+        told = process.stdout.read().split()
+        assert process.wait(timeout=300) == -signal.SIGKILL
+    warmup, path = reference["WARMUP"], tmp_path / "run.ckpt"
+    assert int(told[-1]) == warmup + 400 and path.exists() and not path.with_name("run.ckpt.previous").exists()
+    seen = []
+    choices = dict(checkpoint=path, every=400, progress=lambda done, steps: seen.append(done))
+    found = reference["chains"](steps=1000, **choices)
+    assert seen[0] == warmup + 400 and seen[-1] == warmup + 1000
+    compare({k: np.asarray(x) for k, x in found.items()}, {
+        name: np.asarray(x) for name, x in reference["chains"](steps=1000).items()
+    })  # fmt: skip
 
 
 MEMORY = """

@@ -1,6 +1,8 @@
 """`sample` draws from what it is told to, by the keys of the rule, whatever the layout, and refuses what cannot be."""
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
 
@@ -53,7 +55,8 @@ def test_keys_follow_the_rule():
         for n in range(9):
             key = jax.random.fold_in(jax.random.fold_in(KEY, chain), n)
             np.testing.assert_array_equal(run.draws[chain, n], jax.random.normal(key, (2,)))
-    assert run.acceptance.tolist() == [0, 0, 0] or np.isnan(run.acceptance).all()
+    # What the kernel does not tell is not held against it.
+    assert np.isnan(run.acceptance).all() and run.remarks == ()
 
 
 def test_warm_up_shifts_the_keys_and_shorter_runs_are_prefixes():
@@ -184,8 +187,88 @@ def test_a_warm_up_resumes(tmp_path):
         sv.CheckpointError, match=r"kernel: solvers\.sampling\.mala\.Mala there, solvers\.sampling\.over"
     ):
         sv.sample(sv.Ula(gaussian, step=1e-5), KEY, jnp.zeros((2, 3)), steps=40, **choices)
-    with pytest.raises(sv.CheckpointError, match="another run"):
-        sv.sample(MALA, jax.random.key(12), jnp.zeros((2, 3)), steps=80, **choices)
+    # The draws of another posterior, also where only the warm-up is left of it.
+    (tmp_path / "run.ckpt").unlink()
+    (tmp_path / "run.ckpt.previous").unlink()
+    before = (tmp_path / "run.ckpt.warmup").read_bytes()
+    for kernel, key, start, message in (
+        (MALA, jax.random.key(12), 0.0, "parameters, data or key"),
+        (sv.Mala(gaussian, step=2e-4), KEY, 0.0, "parameters, data or key"),
+        (sv.Mala(lambda x: gaussian(x - 1.0), step=1e-4), KEY, 0.0, "different state"),
+        (MALA, KEY, 0.1, "start elsewhere"),
+    ):
+        with pytest.raises(sv.CheckpointError, match=rf"another run.* {message}.*delete run\.ckpt\.warmup"):
+            sv.sample(kernel, key, jnp.full((2, 3), start), steps=80, **choices)
+    assert (tmp_path / "run.ckpt.warmup").read_bytes() == before
+    again = sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=80, **choices)
+    np.testing.assert_array_equal(again.draws, second.draws)
+
+
+class Shifted(eqx.Module):
+    """A Gaussian whose mean is data."""
+
+    mean: jax.Array
+
+    def __call__(self, x):
+        return gaussian(x - self.mean)
+
+
+def test_other_data_under_one_name_are_another_warm_up(tmp_path):
+    choices = dict(steps=20, warmup=30, checkpoint=tmp_path / "run.ckpt")
+    sv.sample(sv.Mala(Shifted(jnp.zeros(3)), step=1e-4), KEY, jnp.zeros((2, 3)), **choices)
+    with pytest.raises(sv.CheckpointError, match=r"key have other values .*delete run\.ckpt\.warmup"):
+        sv.sample(sv.Mala(Shifted(jnp.ones(3)), step=1e-4), KEY, jnp.zeros((2, 3)), **choices)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("adapt", [None, sv.AdaptLowRank(1)])
+def test_a_warm_up_is_cut_anywhere_and_counted(tmp_path, adapt):
+    """Chunks of another size, an end in the midst of a window, a damaged file: the same bits, and progress from 0."""
+    choices = dict(steps=20, warmup=60, adapt=adapt)
+    plain = sv.sample(MALA, KEY, jnp.zeros((2, 3)), **choices)
+    path, told = tmp_path / "run.ckpt", []
+
+    def stop(done, steps):
+        told.append((done, steps))
+        if done >= 45:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        sv.sample(MALA, KEY, jnp.zeros((2, 3)), **choices, checkpoint=path, chunk=7, every=10, progress=stop)
+    assert told[:4] == [(0, 80), (7, 80), (9, 80), (10, 80)] and told[-1][0] == 47
+    warm = tmp_path / "run.ckpt.warmup"
+    warm.write_bytes(warm.read_bytes()[:-1])
+    told.clear()
+    with pytest.warns(UserWarning, match=r"Going on from the one before it, run\.ckpt\.warmup\.previous"):
+        run = sv.sample(*(MALA, KEY, jnp.zeros((2, 3))), **choices, checkpoint=path, progress=lambda *x: told.append(x))
+    assert told[0] == (30, 80) and told[-1] == (80, 80) and all(a <= b for a, b in itertools.pairwise(told))
+    np.testing.assert_array_equal(run.draws, plain.draws)
+    np.testing.assert_array_equal(run.kernel.step_size, plain.kernel.step_size)
+
+
+def test_a_signal_in_the_warm_up_writes_its_checkpoint(tmp_path):
+    """Windows of 9, 45 and 6 steps; the signal comes in the second."""
+    path, told, again = tmp_path / "run.ckpt", [], []
+
+    def interrupt(done, steps):
+        told.append(done)
+        if done == 29:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    choices = dict(steps=20, warmup=60, checkpoint=path, chunk=10)
+    with pytest.raises(KeyboardInterrupt):
+        sv.sample(MALA, KEY, jnp.zeros((2, 3)), **choices, progress=interrupt)
+    assert told[-1] in (29, 39) and not path.exists()
+    sv.sample(MALA, KEY, jnp.zeros((2, 3)), **choices, progress=lambda done, steps: again.append(done))
+    assert again[0] == told[-1] and again[-1] == 80
+
+
+def test_no_place_for_a_warm_up(tmp_path):
+    with pytest.raises(sv.CheckpointError, match="nowhere of the checkpoint does not exist"):
+        sv.sample(*(MALA, KEY, jnp.zeros((2, 3))), steps=20, warmup=60, checkpoint=tmp_path / "nowhere" / "run.ckpt")
 
 
 # ---- Other kernels, other shapes ----
@@ -288,6 +371,11 @@ def test_a_lost_chain_does_not_spoil_the_others():
         (dict(warmup=-1), ValueError, "at least 0"),
         (dict(thin=3), ValueError, "multiple of `thin`"),
         (dict(adapt="diagonal"), TypeError, "AdaptStep"),
+        (dict(adapt=sv.AdaptStep()), ValueError, "give `warmup` steps"),
+        (dict(observe=3), TypeError, "`observe` must be a function"),
+        (dict(observe=sv.Mean(jnp.sum)), TypeError, "here give `sinks`"),
+        (dict(kernel=sv.Mala(gaussian, step=0.1, metric=sv.DiagonalMetric(jnp.ones(4)))), ValueError, "shapes .*3"),
+        (dict(kernel=sv.Mala(gaussian, step=0.1, metric=sv.DiagonalMetric({"a": 1.0}))), ValueError, "does not fit"),
         (dict(kernel=Noise(), adapt=sv.AdaptStep(), warmup=3), ValueError, "nothing that AdaptStep could adapt"),
     ],
 )
@@ -295,6 +383,61 @@ def test_wrong_arguments(arguments, error, message):
     choices = {"kernel": MALA, "key": KEY, "positions": jnp.zeros((2, 3)), "steps": 4, **arguments}
     with pytest.raises(error, match=message):
         sv.sample(choices.pop("kernel"), choices.pop("key"), choices.pop("positions"), **choices)
+
+
+def not_a_number(x):
+    return jnp.nan * jnp.sum(x)
+
+
+DATA = jnp.array([0.0, jnp.nan])
+POSTERIOR = sv.Minibatch(lambda x: -x @ x, lambda x, d: d * jnp.sum(x), DATA[1:], size=1)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        sv.Ubu(not_a_number, step=0.1),
+        sv.Baoab(not_a_number, step=0.1),
+        sv.Ubu(score=lambda x: jnp.nan * x, step=0.1),
+        # The density is known to the state, the score is not.
+        sv.Ubu(lambda x: -jnp.sum(x * x), score=lambda x: jnp.nan * x, step=0.1, metropolis=True),
+        sv.Sgld(POSTERIOR, step=0.1),
+        sv.PreconditionedSgld(POSTERIOR, step=0.1),
+        sv.ParallelTempering(sv.Ubu(not_a_number, step=0.1, metropolis=True), jnp.array([1.0, 0.5])),
+    ],
+    ids=lambda kernel: type(kernel).__name__,
+)
+def test_no_kernel_starts_where_nothing_is_known(kernel):
+    with pytest.raises(ValueError, match=r"2 of 2 chains start where .* is not finite"):
+        sv.sample(kernel, KEY, jnp.ones((2, 3)), steps=4)
+
+
+def test_derivatives_through_sample_name_what_has_them():
+    def through(step=1e-4, width=1.0):
+        kernel = sv.Ula(lambda x: gaussian(x / width), step=step)
+        return sv.sample(kernel, KEY, jnp.ones((2, 3)), steps=4).draws.sum()
+
+    for change in ("step", "width"):
+        with pytest.raises(TypeError, match=r"derivatives .* take `sv\.pathwise`"):
+            jax.grad(lambda x, change=change: through(**{change: x}))(1.0)
+
+
+def test_gradients_are_counted_beyond_32_bits():
+    """Each step of this kernel takes 2^30 gradients."""
+
+    class Busy(eqx.Module):
+        def init(self, position):
+            return Position(position)
+
+        def step(self, key, state):
+            return state, Report(jnp.asarray(2**30, jnp.int32))
+
+    run = sv.sample(Busy(), KEY, jnp.zeros((2, 1)), steps=9)
+    assert run.gradients.tolist() == [9 * 2**30] * 2
+
+
+class Report(eqx.Module):
+    gradients: jax.Array
 
 
 def test_too_few_draws_and_none_at_all():
