@@ -21,7 +21,9 @@ def test_traces_have_one_row_per_quantity_and_one_line_per_chain():
     axes = plot.traces(DRAWS, truth=TRUTH)
     assert [ax.get_ylabel() for ax in axes] == NAMES
     assert [ax.get_xlabel() for ax in axes] == [""] * 4 + ["draw"]
-    for ax, exact, draws in zip(axes, (0.25, 0, 1, 2, 3), (DRAWS["mu"], *np.moveaxis(DRAWS["theta"], 2, 0)), strict=True):
+    for ax, exact, draws in zip(
+        axes, (0.25, 0, 1, 2, 3), (DRAWS["mu"], *np.moveaxis(DRAWS["theta"], 2, 0)), strict=True
+    ):
         *chains, line = ax.lines
         np.testing.assert_array_equal([chain.get_ydata() for chain in chains], draws)
         assert list(line.get_ydata()) == [exact, exact]

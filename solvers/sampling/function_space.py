@@ -239,7 +239,9 @@ def _checked(metric: Any, prior: Any) -> LowRankMetric | None:
             f"{type(metric).__name__}."
         )
     if metric.prior is not prior or not hasattr(prior, "precision"):
-        raise ValueError("`metric` must be LowRankMetric(vectors, values, prior) with this prior, one with `precision`.")
+        raise ValueError(
+            "`metric` must be LowRankMetric(vectors, values, prior) with this prior, one with `precision`."
+        )
     return metric
 
 

@@ -296,7 +296,9 @@ def test_infinity_mala_with_any_metric_has_its_ratio():
     def likelihood(x):
         return -jnp.sum(jnp.cosh(x - 1.0)) / 3
 
-    kernels = [sv.InfinityMala(likelihood, prior, step=h, metric=metric, score=s) for s in (None, lambda x: -x**3 / 9)]
+    kernels = [
+        sv.InfinityMala(likelihood, prior, step=h, metric=metric, score=s) for s in (None, lambda x: -(x**3) / 9)
+    ]
 
     @jax.jit
     def run(x, xi):
