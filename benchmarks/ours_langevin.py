@@ -39,7 +39,7 @@ def timed(problem: Problem, name: str, kernel: Any, starts: Any, **choices: Any)
 
 
 def sde(problem: Problem) -> None:
-    """A chain of the Langevin equation, one gradient and one noise per step: one program, as the peer's; and `sample`."""
+    """A chain of the Langevin equation, a gradient and a noise per step: one program, as the peer's; and `sample`."""
     kernel = sv.Ula(problem.logdensity, step=SDE_STEP)
     starts = jnp.asarray(problem.starts())
     versions = {"solvers": sv.__version__, "jax": version("jax")}

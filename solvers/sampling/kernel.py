@@ -11,8 +11,8 @@ them, so that `step(key, state) == move(state, noise(key, state))`. The step siz
 metric the field `metric`, and no state depends on either: a warm-up may replace both (`equinox.tree_at`) between two
 steps. `target_acceptance` is the acceptance that the step size should be adapted to, None for kernels without
 Metropolis correction, whose step size decides their bias and is the user's choice. Kernels whose step size is a time,
-the square root of an overdamped step, say so by `time_step = True`; `largest_step` is a step beyond which a kernel takes
-longer ones for this one.
+the square root of an overdamped step, say so by `time_step = True`; a kernel with a `largest_step`
+takes longer ones for this one, and a warm-up stops there.
 """
 
 from typing import Any, Protocol

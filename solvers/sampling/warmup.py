@@ -210,9 +210,7 @@ def _window(ensemble: Ensemble, adapt: Any, states: Any, first: Array, length: A
 
     variance = jax.tree.map(pooled, mean, m2, centre)
     largest = getattr(kernel, "largest_step", jnp.inf)  # where acceptance does not fall any more with longer steps
-    size = (
-        None if averaging is None else jnp.minimum(jnp.exp(averaging.average), largest).astype(kernel.step_size.dtype)
-    )
+    size = None if averaging is None else jnp.exp(averaging.average).clip(max=largest).astype(kernel.step_size.dtype)
     return states, size, centre, variance, draws
 
 

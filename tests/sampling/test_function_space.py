@@ -258,7 +258,7 @@ def informed_directions(prior, H, noise):
 
 def test_infinity_mala_with_the_posterior_covariance_accepts_everything():
     """Then y = m_post + k (x - m_post) + beta L xi, reversible: at h = 2 an independent draw of the posterior."""
-    prior, forward, data, noise, mean, covariance, H = heat_problem()
+    prior, forward, data, noise, mean, _, H = heat_problem()
     metric = informed_directions(prior, H, noise)
     misfit = sv.LeastSquares(lambda x: (forward(x) - data) / noise)
     rng, starts = np.random.default_rng(0), jax.vmap(prior.draw)(jax.random.split(jax.random.key(2), 3))
