@@ -12,11 +12,11 @@ steps at d = 100, beside Diffrax with a Brownian tree.
 Effective sample sizes are the smallest of bulk and tail (Vehtari et al. 2021) over the quantities judged, values and
 squares, by the same code for everyone. A number counts only if all means are within four standard errors of the exact
 answers ("accurate"): for the field those of dense algebra at eight of the seen nodes. The chain of the
-Langevin equation starts far away and is not stationary: what is judged are means and squares of its 100 independent coordinates at four
-times, against the exact law of Euler's chain, and what counts is the time of a step. Gradients, for fields evaluations
-of the likelihood, are counted after the warm-up, for all chains; seconds exclude warm-up and compilation. "/ best peer"
-is ours over the best accurate peer's, above 1 where ours is better: effective samples per second, for the
-chain of the Langevin equation steps per second.
+Langevin equation starts far away and is not stationary: what is judged are means and squares of its 100 independent
+coordinates at four times, against the exact law of Euler's chain, and what counts is the time of a step. Gradients, for
+fields evaluations of the likelihood, are counted after the warm-up, for all chains; seconds exclude warm-up and
+compilation. "/ best peer" is ours over the best accurate peer's, above 1 where ours is better: effective samples per
+second, for the chain of the Langevin equation steps per second.
 The peers get an environment of their own, made at the first run in `benchmarks/.peers` (or `--peers DIR`).
 """
 

@@ -25,8 +25,8 @@ def half_square(x):
 def test_mala_has_its_acceptance_on_a_gaussian(d, h):
     """log alpha = -(h / 4) (|y|^2 - |x|^2) exactly, so that the mean acceptance is known for every d.
 
-    Reversibility makes it 2 P(|y| < |x|). With y = (1 - h) x + sqrt(2 h) xi, |y|^2 - |x|^2 is a form in (x, xi) with one
-    positive and one negative eigenvalue, d times each: the ratio of two chi-squared variables decides, of law F(d, d).
+    Reversibility makes it 2 P(|y| < |x|). With y = (1 - h) x + sqrt(2 h) xi, |y|^2 - |x|^2 is a form in (x, xi) with a
+    positive and a negative eigenvalue, d times each: the ratio of two chi-squared variables decides, of law F(d, d).
     It tends to 2 Phi(-sqrt(h^3 d / 8)) for large d.
     """
     count = 20000
@@ -205,7 +205,7 @@ def test_ratios_of_large_misfits_keep_their_digits_in_float32():
         assert log_alpha.dtype == position.dtype == jnp.float32 and float(position) != mode, name
         exact = float(double[name][0])
         assert -40 < exact < -2, (name, exact)
-        # Each residual, 30 in size, is rounded by 1e-6 before the difference: 30 * 1.4e-6 * sqrt(2e5) = 0.02, five times.
+        # Residuals, 30 in size, are rounded by 1e-6 before the difference: 30 * 1.4e-6 * sqrt(2e5) = 0.02, five times.
         assert abs(float(log_alpha) - exact) < 0.1, (name, float(log_alpha), exact)
     # One unit in the last place of 9e7 is 8: without residuals none of them would do.
     naive = [abs(float(single[name][1]) - float(double[name][1])) for name in single]
