@@ -7,7 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from peers.langevin_problem import Problem, answer, read_case
+from peers.langevin_problem import (
+    FIELD_DATUM,
+    FIELD_LENGTH,
+    FIELD_NOISE,
+    SDE_STEP,
+    Problem,
+    answer,
+    field_answer,
+    field_nodes,
+    read_case,
+)
 
 import solvers as sv
 
@@ -29,44 +39,59 @@ def timed(problem: Problem, name: str, kernel: Any, starts: Any, **choices: Any)
 
 
 def sde(problem: Problem) -> None:
-    """A chain of the Langevin equation, one gradient and one noise per step, as one compiled loop."""
-    kernel = sv.Ula(problem.logdensity, step=1e-3)
+    """A chain of the Langevin equation, a gradient and a noise per step: one program, as the peer's; and `sample`."""
+    kernel = sv.Ula(problem.logdensity, step=SDE_STEP)
     starts = jnp.asarray(problem.starts())
-    timed(problem, "ours ula", kernel, starts)
+    versions = {"solvers": sv.__version__, "jax": version("jax")}
+
+    @jax.jit
+    def program(key: Any) -> Any:
+        return sv.pathwise(kernel, key, starts, steps=problem.steps).observed
+
+    begin = time.perf_counter()
+    jax.block_until_ready(program(jax.random.key(0)))
+    first, seconds, draws = time.perf_counter() - begin, [], None
+    for seed in range(1, problem.repeats + 1):
+        begin = time.perf_counter()
+        draws = jax.block_until_ready(program(jax.random.key(seed)))
+        seconds.append(time.perf_counter() - begin)
+    took = sorted(seconds)[len(seconds) // 2]
+    gradients = float(problem.steps * problem.chains)
+    answer(problem, "ours ula, pathwise", took, first - took, gradients, draws, versions=versions)
+    timed(problem, "ours ula, sample", kernel, starts)
 
 
 def field(problem: Problem) -> None:
     """Function space: a Gaussian field seen at 32 points, on a grid of d nodes."""
     side = round(problem.d**0.5)
-    prior = sv.MaternField(sv.Grid((side, side), 1.0 / side), length=0.2, smoothness=1.5)
-    places = jax.random.uniform(jax.random.key(5), (32, 2))
-    index = jnp.floor(places * side).astype(int)
-
-    def misfit(x: Any) -> Any:
-        return -0.5 * jnp.sum(((x[index[:, 0], index[:, 1]] - 0.5) / 0.3) ** 2)
-
+    prior = sv.MaternField(sv.Grid((side, side), 1.0 / side), length=FIELD_LENGTH, smoothness=1.5)
+    rows, columns = field_nodes(side)
+    misfit = sv.LeastSquares(lambda x: (x[rows, columns] - FIELD_DATUM) / FIELD_NOISE)
     starts = jax.vmap(prior.draw)(jax.random.split(jax.random.key(6), problem.chains))
     kernels = {
         "ours pcn": sv.Pcn(misfit, prior, step=0.1),
         "ours inf-mala": sv.InfinityMala(misfit, prior, step=0.1),
     }
+    choices: dict[str, Any] = dict(observe=lambda x: x[rows, columns])
     for name, kernel in kernels.items():
-        choices: dict[str, Any] = dict(observe=lambda x: x[index[0, 0], index[0, 1]])
         first = sv.sample(kernel, jax.random.key(0), starts, steps=1, warmup=problem.warmup)
-        sv.sample(first.kernel, jax.random.key(0), first.positions, steps=problem.steps, **choices)
         begin = time.perf_counter()
-        run = sv.sample(first.kernel, jax.random.key(1), first.positions, steps=problem.steps, **choices)
-        took = time.perf_counter() - begin
-        told = run.summary().numbers["x"]
-        solves = problem.steps * problem.chains
-        print(f'{{"code": "{name}", "seconds": {took}, "ess": {float(told.ess_bulk)}, "solves": {solves}, '
-              f'"acceptance": {float(run.acceptance.mean())}}}', flush=True)  # fmt: skip
+        sv.sample(first.kernel, jax.random.key(0), first.positions, steps=problem.steps, **choices)
+        compiling, seconds, run = time.perf_counter() - begin, [], None
+        for seed in range(1, problem.repeats + 1):
+            begin = time.perf_counter()
+            run = sv.sample(first.kernel, jax.random.key(seed), first.positions, steps=problem.steps, **choices)
+            seconds.append(time.perf_counter() - begin)
+        took, solves = sorted(seconds)[len(seconds) // 2], problem.steps * problem.chains
+        assert run is not None
+        accepted = float(run.acceptance.mean())
+        field_answer(side, name, took, compiling - took, solves, run.draws, acceptance=accepted)
 
 
 def main(problem: Problem) -> None:
     """Every kernel that the case is about."""
     if problem.problem == "sde":
-        return sde(problem.__class__(**{**problem.__dict__, "problem": "gaussian"}))
+        return sde(problem)
     if problem.problem == "field":
         return field(problem)
     starts = jnp.asarray(problem.starts())

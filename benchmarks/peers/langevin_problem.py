@@ -35,7 +35,7 @@ class Problem:
 
     def logdensity(self, x: Any) -> Any:
         """Log density on vectors."""
-        if self.problem == "gaussian":
+        if self.problem in ("gaussian", "sde"):
             return -0.5 * jnp.sum((x / jnp.asarray(self.deviations, x.dtype)) ** 2)
         if self.problem == "schools":
             mu, log_tau, z = x[0], x[1], x[2:]
@@ -48,6 +48,11 @@ class Problem:
         """Quantities whose expectations are known, from draws (chains, steps, d)."""
         if self.problem == "schools":
             return np.stack([draws[..., 0], np.exp(draws[..., 1])], axis=-1)
+        if self.problem == "sde":
+            # All coordinates are alike and independent: as many chains of the mean and the square at four times.
+            times = self.transient_steps()
+            away = draws[:, times - 1] - self.transient_mean()[:, None]
+            return np.concatenate([away, away**2], axis=1)
         # Unit and squares of the widest, the narrowest, and a few directions between.
         chosen = draws[..., np.unique(np.linspace(0, self.d - 1, 8).astype(int))]
         return np.concatenate([chosen, chosen**2], axis=-1)
@@ -57,18 +62,76 @@ class Problem:
         if self.problem == "schools":
             # By quadrature over tau, given which all is Gaussian.
             return np.array(schools_by_quadrature())
+        if self.problem == "sde":
+            # Euler's chain x' = (1 - h) x + sqrt(2 h) xi from a point: 2 h sum of (1 - h)^(2 k).
+            keep = (1 - SDE_STEP) ** (2 * self.transient_steps())
+            variance = 2 * SDE_STEP * (1 - keep) / (1 - (1 - SDE_STEP) ** 2)
+            return np.concatenate([np.zeros_like(variance), variance])
         variances = self.deviations[np.unique(np.linspace(0, self.d - 1, 8).astype(int))] ** 2
         return np.concatenate([np.zeros_like(variances), variances])
 
+    def transient_steps(self) -> np.ndarray:
+        """Numbers of steps after which the chain of the case "sde" is judged."""
+        return np.unique(np.linspace(1, self.steps, 5).astype(int)[1:])
+
+    def transient_mean(self) -> np.ndarray:
+        """Exact means of that chain from its start, at those times."""
+        return SDE_START * (1 - SDE_STEP) ** self.transient_steps()
+
     def starts(self) -> np.ndarray:
         """One start per chain, float32: exact draws of the Gaussians, so that no sampler pays for a bad start."""
+        if self.problem == "sde":
+            return np.full((self.chains, self.d), SDE_START, np.float32)
         rng = np.random.default_rng(0)
         scale = self.deviations if self.problem == "gaussian" else np.full(self.d, 0.5)
         return (rng.normal(size=(self.chains, self.d)) * scale).astype(np.float32)
 
 
+SDE_STEP, SDE_START = 1e-3, 3.0  # step and start of the case "sde"
+
 EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
 ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
+
+
+FIELD_POINTS, FIELD_DATUM, FIELD_NOISE = (
+    32,
+    0.5,
+    0.3,
+)  # points where the field is seen, what is seen there, its deviation
+FIELD_LENGTH, FIELD_JUDGED = 0.2, 8
+
+
+def field_nodes(side: int) -> np.ndarray:
+    """Nodes (rows, columns) at which the field of the case "field" is seen: the same places on every grid."""
+    return np.floor(np.random.default_rng(5).uniform(size=(2, FIELD_POINTS)) * side).astype(int)
+
+
+def field_covariance(side: int, nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Prior covariance between nodes: periodic, spectrum (3 / length^2 + k^2)^(-3/2 - 1), variance one."""
+    k = 2 * np.pi * np.fft.fftfreq(side, 1 / side)
+    spectrum = (3.0 / FIELD_LENGTH**2 + k[:, None] ** 2 + k**2) ** -2.5
+    rows = np.fft.ifft2(spectrum / spectrum.mean()).real
+    apart = nodes[:, :, None] - others[:, None, :]
+    return rows[apart[0] % side, apart[1] % side]
+
+
+def field_truth(side: int) -> np.ndarray:
+    """Posterior means and second moments about them at the judged nodes, by dense algebra with all data."""
+    nodes = field_nodes(side)
+    C = field_covariance(side, nodes, nodes)
+    gain = C @ np.linalg.inv(C + FIELD_NOISE**2 * np.eye(FIELD_POINTS))
+    mean, variance = gain @ np.full(FIELD_POINTS, FIELD_DATUM), np.diag(C - gain @ C)
+    return np.stack([mean, variance])[:, :FIELD_JUDGED]
+
+
+def field_answer(side: int, code: str, seconds: float, compiling: float, solves: float, values: Any, **more: Any):
+    """One line of the answer for fields: `values` are those at all seen nodes, (chains, steps, nodes)."""
+    mean, variance = field_truth(side)
+    away = np.asarray(values, float)[..., :FIELD_JUDGED] - mean
+    told = {"code": code, "seconds": seconds, "compile": compiling, "solves": solves, **more}
+    path = sys.argv[2] + f"/{code}.npz"
+    np.savez(path, values=np.concatenate([away, away**2], axis=-1), truth=np.concatenate([0 * mean, variance]))
+    print(json.dumps({**told, "file": path}), flush=True)
 
 
 def schools_by_quadrature() -> tuple[float, float]:

@@ -128,7 +128,7 @@ def quantities(run: Any, most: int) -> list[tuple[str, np.ndarray]]:
         raise ValueError(f"`most` must be at least 1, got {most}.")
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(draws):
-        array = real_array(leaf, "draws")
+        array = real_array(leaf, "draws").astype(float)  # events are zeros and ones
         if array.ndim < 2 or not array.size:
             raise ValueError(f"Draws must have the axes (chains, draws, ...), got shape {array.shape}.")
         name = jax.tree_util.keystr(path).strip("[]'.").replace("']['", ".") or "x"

@@ -5,6 +5,7 @@ A bijector has `forward(unconstrained) -> constrained`, `inverse(constrained) ->
 value lies on a surface (a simplex, a correlation matrix), volume is meant in its free coordinates, as said below.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -259,6 +260,9 @@ class Unconstrained(eqx.Module):
 
         log p(u) = log pi(forward(u)) + log |det forward'(u)|
 
+    If the density has `residual` (see `LeastSquares`), so has this one, and the volume belongs to its `rest`:
+    Metropolis ratios keep their digits in float32.
+
     Args:
         logdensity: function of the constrained parameters, a pytree.
         bijectors: pytree of the same structure, or a prefix of it, with a bijector at each leaf.
@@ -287,8 +291,19 @@ class Unconstrained(eqx.Module):
         self.logdensity, self.bijectors = logdensity, bijectors
 
     def __call__(self, position: Any) -> Array:
-        volume = self._map(lambda b, u: jax.tree.map(b.log_det, u), position)
-        return self.logdensity(self.constrain(position)) + sum(jax.tree.leaves(volume))
+        return self.logdensity(self.constrain(position)) + self._volume(position)
+
+    @property
+    def residual(self) -> Callable:
+        """Residuals at unconstrained numbers; an attribute only where the density has it."""
+        inner = self.logdensity.residual  # type: ignore[attr-defined]
+        return lambda position: inner(self.constrain(position))
+
+    def rest(self, position: Any) -> Array:
+        """What the log density contains beside the squares of the residuals."""
+        whole = self.logdensity if not hasattr(self.logdensity, "residual") else getattr(self.logdensity, "rest", None)
+        volume = self._volume(position)
+        return volume if whole is None else whole(self.constrain(position)) + volume
 
     def constrain(self, position: Any) -> Any:
         """Constrained parameters of unconstrained ones. For draws with leading axes take `jax.vmap` of it."""
@@ -297,6 +312,10 @@ class Unconstrained(eqx.Module):
     def unconstrain(self, parameters: Any) -> Any:
         """Unconstrained numbers of constrained parameters, for the start of a chain."""
         return self._map(lambda b, x: jax.tree.map(b.inverse, x), parameters)
+
+    def _volume(self, position: Any) -> Array:
+        volume = self._map(lambda b, u: jax.tree.map(b.log_det, u), position)
+        return functools.reduce(jnp.add, jax.tree.leaves(volume))
 
     def _map(self, function: Callable, tree: Any) -> Any:
         return jax.tree.map(function, self.bijectors, tree, is_leaf=_is_bijector)

@@ -159,7 +159,7 @@ def as_position(position: Any) -> Any:
     """The position as arrays.
 
     Raises:
-        TypeError: if a leaf does not hold real floating numbers.
+        TypeError: if a leaf does not hold real numbers of single or double precision.
         ValueError: if there is no leaf or a known value is not finite.
     """
     position = jax.tree.map(jnp.asarray, position)
@@ -170,6 +170,11 @@ def as_position(position: Any) -> Any:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
                 f"A position must hold real floating numbers, got dtype {leaf.dtype}; convert it with .astype(float)."
+            )
+        if leaf.dtype.itemsize < 4:
+            raise TypeError(
+                f"A position must hold float32 or float64, got dtype {leaf.dtype}, in which small steps are lost; "
+                "convert it with .astype(jnp.float32). What the density computes inside may have any precision."
             )
     if is_known(leaves[0]) and not all(np.all(np.isfinite(leaf)) for leaf in leaves if is_known(leaf)):
         raise ValueError("The position at the start holds values that are not finite.")

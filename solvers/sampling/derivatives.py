@@ -52,7 +52,7 @@ def pathwise(
         `Simulation`: `final`, the last positions, and `observed`, each with a leading axis of the chains; status.
 
     Raises:
-        TypeError: if the kernel has a Metropolis correction.
+        TypeError: if the kernel has a Metropolis correction, or a foreign one reports that it accepts and rejects.
         ValueError: as `simulate` does.
 
     Example:
@@ -67,12 +67,12 @@ def pathwise(
     Reference:
         P. Glasserman, Monte Carlo Methods in Financial Engineering (2003), section 7.2.
     """
-    if getattr(kernel, "target_acceptance", None) is not None:
+    positions = as_position(positions)
+    if _rejects(kernel, positions, key):
         raise TypeError(
             f"{type(kernel).__name__} accepts and rejects, which no pathwise derivative sees. Use a kernel without "
             "Metropolis correction, such as LeimkuhlerMatthews or Baoab, or `sensitivity` of stationary draws."
         )
-    positions = as_position(positions)
     see = (lambda state: state[0].position) if observe is None else (lambda state: observe(state[0].position))
     chains = jnp.arange(jax.tree.leaves(positions)[0].shape[0])
 
@@ -93,6 +93,19 @@ def pathwise(
         return eqx.tree_at(lambda r: r.final, run, run.final[0].position)
 
     return eqx.filter_vmap(one, in_axes=(None, 0, 0))(kernel, positions, chains)
+
+
+def _rejects(kernel: Any, positions: Any, key: Array) -> bool:
+    """Whether a kernel has a Metropolis correction: ours say so, foreign ones report an acceptance."""
+    if hasattr(kernel, "target_acceptance"):
+        return kernel.target_acceptance is not None
+
+    def once(positions: Any) -> Any:
+        position = jax.tree.map(lambda x: x[0], positions)
+        return kernel.step(key, kernel.init(position, key))[1]
+
+    info = eqx.filter_eval_shape(once, positions)
+    return any(getattr(info, name, None) is not None for name in ("acceptance_rate", "is_accepted"))
 
 
 class _Chain(eqx.Module):

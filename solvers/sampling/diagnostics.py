@@ -104,7 +104,8 @@ def diagnose(draws: Any, remarks: tuple[str, ...] = ()) -> Summary:
 
     Mean, standard deviation, Monte Carlo standard error of the mean (mcse), effective sample sizes of the bulk and of
     the tails (the smaller one for the 5 % and the 95 % quantile), and R-hat: the larger one of rank-normalised and
-    folded split R-hat. Quantities that never change have ess and R-hat NaN.
+    folded split R-hat. Quantities that never change have ess and R-hat NaN. Events (booleans) count as 0 and 1: their
+    mean is a probability.
 
     Args:
         draws: pytree of arrays (chains, draws, ...).
@@ -140,7 +141,8 @@ def diagnose(draws: Any, remarks: tuple[str, ...] = ()) -> Summary:
 
 
 def _diagnose_one(draws: np.ndarray) -> Numbers:
-    if draws.dtype.kind not in "fiub":
+    if draws.dtype.kind != "f":
+        # Events and counts are quantities too: the mean of an event is its probability.
         draws = draws.astype(float)
     shape = draws.shape[2:]
     flat = draws.reshape(*draws.shape[:2], -1)
@@ -162,9 +164,13 @@ def ess_bulk(draws: np.ndarray) -> Value:
 
 
 def ess_tail(draws: np.ndarray) -> Value:
-    """Smaller effective sample size of the 5 % and 95 % quantiles."""
+    """Smaller effective sample size of the 5 % and 95 % quantiles.
+
+    A quantile that no draw exceeds (that of an event with a probability above 5 %) has none, and the other one counts.
+    """
+    draws = np.asarray(draws, float)
     below = [(draws <= np.quantile(draws, q, axis=(0, 1))).astype(float) for q in TAILS]
-    return np.minimum(*(ess_mean(x) for x in below))
+    return np.fmin(*(ess_mean(x) for x in below))
 
 
 def mcse(draws: np.ndarray) -> Value:

@@ -1,7 +1,7 @@
 """Kernels for fields, whose acceptance does not fall when the grid is refined: `Pcn`, `InfinityMala`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -11,8 +11,10 @@ from jaxtyping import Array
 from .density import Point, as_kernel_fields, evaluate, log_ratio, start_point
 from .kernel import Info, all_finite, choose, metropolis
 from .mala import as_target
-from .metric import white_noise
-from .vectors import add, dot, log_uniform, plus, scale, subtract
+from .metric import LowRankMetric, white_noise
+from .vectors import add, dot, log_uniform, plus, scale, size, subtract
+
+LARGEST = 2.0  # the step at which proposals are independent of where the chain stands
 
 
 class Pcn(eqx.Module):
@@ -25,7 +27,7 @@ class Pcn(eqx.Module):
     on any grid; with data the acceptance does not depend on how fine the grid is. h is the time step of the
     Crank-Nicolson scheme for dx = -(x - m) dt + sqrt(2) L dW; in the form y = sqrt(1 - beta^2) x + beta L xi it is
     beta = sqrt(8 h) / (2 + h), see `beta`. At h = 2 the proposal is an independent draw from the prior; longer steps
-    count as 2. No gradient.
+    count as 2, and a warm-up stops there. No gradient. The prior is all the metric that there is.
 
     Args:
         loglikelihood: function of the position that returns a scalar (or a target with `residual`).
@@ -55,6 +57,7 @@ class Pcn(eqx.Module):
     prior: Any
     step_size: Array
     target_acceptance: float | None = eqx.field(static=True)
+    largest_step: ClassVar[float] = LARGEST
 
     def __init__(self, loglikelihood: Callable, prior: Any, *, step: Any, target_acceptance: float = 0.234):
         self.loglikelihood, self.step_size, self.prior, _ = as_kernel_fields(loglikelihood, step, prior, None, True)
@@ -96,7 +99,16 @@ class InfinityMala(eqx.Module):
 
     r is the logarithm of the density of the proposal from x with respect to the one of `Pcn`, so that neither an
     inverse nor a determinant of C is needed and nothing diverges when the grid is refined. The acceptance does not
-    depend on the grid, and is best tuned to 0.574 as for `Mala`. Steps longer than 2 count as 2. One gradient per step.
+    depend on the grid, and is best tuned to 0.574 as for `Mala`. Steps longer than 2 count as 2, and a warm-up stops
+    there. One gradient per step.
+
+    A `metric` A = L (I + V D V^T) L^T takes the place of C in the proposal, for directions V that the data inform: the
+    same kernel with N(m, A) for the prior and
+
+        l_A(x) = l(x) - sum_i d_i / (1 + d_i) c_i^2 / 2,        c = V^T L^-1 (x - m)
+
+    for l, which is the same posterior. If that is Gaussian and A its covariance, every proposal of every step is
+    accepted, and a step of 2 is an independent draw.
 
     Args:
         loglikelihood: l, a function of the position that returns a scalar (or a target with `residual`).
@@ -105,10 +117,12 @@ class InfinityMala(eqx.Module):
         step: h, positive; adapted by a warm-up.
         score: grad l or an approximation of it, by default the gradient of `loglikelihood`.
         target_acceptance: mean acceptance to which a warm-up adapts the step.
+        metric: `LowRankMetric(vectors, values, prior)` with this prior, which needs `precision` and a square root L (a
+            `MaternField` without padding); the `logdensity` of states and reports is then l_A. None for C.
 
     Raises:
-        ValueError: if the step is not positive.
-        TypeError: if the prior is no operator.
+        ValueError: if the step is not positive, or the metric belongs to another prior or one without a square root.
+        TypeError: if the prior is no operator, or the metric no `LowRankMetric`.
 
     Example:
         >>> import jax, jax.numpy as jnp, solvers as sv
@@ -128,7 +142,9 @@ class InfinityMala(eqx.Module):
     prior: Any
     step_size: Array
     score: Callable | None
+    informed: LowRankMetric | None  # not called `metric`, which a warm-up might replace
     target_acceptance: float | None = eqx.field(static=True)
+    largest_step: ClassVar[float] = LARGEST
 
     def __init__(
         self,
@@ -138,14 +154,19 @@ class InfinityMala(eqx.Module):
         step: Any,
         score: Callable | None = None,
         target_acceptance: float = 0.574,
+        metric: LowRankMetric | None = None,
     ):
         fields = as_kernel_fields(loglikelihood, step, prior, score, needs_density=True)
         self.loglikelihood, self.step_size, self.prior, self.score = fields
         self.target_acceptance = as_target(target_acceptance)
+        self.informed = _checked(metric, prior)
 
     def init(self, position: Any, key: Array | None = None) -> Point:
         """State of a chain that starts at the position; its `logdensity` is the log likelihood."""
-        return start_point(self.loglikelihood, self.score, position)
+        likelihood, score, operator = self._reference
+        if self.informed is not None:
+            _check_root(operator, position)
+        return start_point(likelihood, score, position)
 
     def noise(self, key: Array, state: Point) -> dict:
         """xi and the number that decides."""
@@ -153,14 +174,15 @@ class InfinityMala(eqx.Module):
 
     def move(self, state: Point, noise: dict) -> tuple[Point, Info]:
         """One step with the given random numbers."""
-        h = jnp.minimum(self.step_size, 2.0)
+        h = jnp.minimum(self.step_size, LARGEST)
         keep, new = _weights(self.step_size)
-        away, pull = _from_mean(self.prior, state.position), self.prior.sqrt_transpose(state.score)
+        likelihood, score, operator = self._reference
+        away, pull = _from_mean(operator, state.position), operator.sqrt_transpose(state.score)
         # With zeta = xi + sqrt(h / 2) L^T grad l(x) the proposal is the one of `Pcn` with the noise zeta.
         zeta = plus(noise["normal"], jnp.sqrt(h / 2), pull)
-        there = add(scale(keep, away), self.prior.sqrt(scale(new, zeta)))
-        proposal = evaluate(self.loglikelihood, self.score, _to_mean(self.prior, there))
-        back = self.prior.sqrt_transpose(proposal.score)
+        there = add(scale(keep, away), operator.sqrt(scale(new, zeta)))
+        proposal = evaluate(likelihood, score, _to_mean(operator, there))
+        back = operator.sqrt_transpose(proposal.score)
         half = (1 + h / 2) / 2
         forward = jnp.sqrt(h / 2) * dot(pull, zeta) - h / 4 * dot(pull, pull)
         backward = half * dot(proposal.score, subtract(away, scale(keep, there))) - h / 4 * dot(back, back)
@@ -171,10 +193,70 @@ class InfinityMala(eqx.Module):
         """One step."""
         return self.move(state, self.noise(key, state))
 
+    @property
+    def _reference(self) -> tuple[Callable, Callable | None, Any]:
+        """The log likelihood with respect to the Gaussian law of the proposals, its score, and that law's operator."""
+        if self.informed is None:
+            return self.loglikelihood, self.score, self.prior
+        relative, score = _Relative(self.loglikelihood, self.informed), self.score
+        if score is None:
+            return relative, None, self.informed
+        return relative, lambda x: add(score(x), jax.grad(relative.change)(x)), self.informed
+
+
+class _Relative(eqx.Module):
+    """A log likelihood with respect to N(m, A) in place of the prior N(m, C)."""
+
+    loglikelihood: Callable
+    metric: LowRankMetric
+
+    def __call__(self, position: Any) -> Array:
+        return self.loglikelihood(position) + self.change(position)
+
+    @property
+    def residual(self) -> Callable:
+        """Residuals of a likelihood that offers them; an attribute only then."""
+        return self.loglikelihood.residual  # type: ignore[attr-defined]
+
+    def rest(self, position: Any) -> Array:
+        """What is there beside the residuals."""
+        more = getattr(self.loglikelihood, "rest", None)
+        return self.change(position) if more is None else more(position) + self.change(position)
+
+    def change(self, position: Any) -> Array:
+        """log dN(m, C) / dN(m, A) up to a constant; L^-1 = L^T C^-1 for a square root L."""
+        prior, values = self.metric.prior, self.metric.values
+        c = self.metric.coefficients(prior.sqrt_transpose(prior.precision(_from_mean(prior, position))))
+        return -0.5 * jnp.sum((values / (1 + values)).astype(c.dtype) * c * c)
+
+
+def _checked(metric: Any, prior: Any) -> LowRankMetric | None:
+    if metric is None:
+        return None
+    if not isinstance(metric, LowRankMetric):
+        raise TypeError(
+            "`metric` must be LowRankMetric(vectors, values, prior), a change of the prior in a few directions, got "
+            f"{type(metric).__name__}."
+        )
+    if metric.prior is not prior or not hasattr(prior, "precision"):
+        raise ValueError(
+            "`metric` must be LowRankMetric(vectors, values, prior) with this prior, one with `precision`."
+        )
+    return metric
+
+
+def _check_root(metric: Any, position: Any) -> None:
+    """ValueError if white noise and positions differ in size, so that L has no inverse."""
+    if size(metric.white(position)) != size(jax.tree.map(jnp.asarray, position)):
+        raise ValueError(
+            "`metric` needs a prior with a square root, as many numbers of white noise as unknowns: a MaternField "
+            "without padding."
+        )
+
 
 def _weights(step: Array) -> tuple[Array, Array]:
     """(sqrt(1 - beta^2), beta) of the Crank-Nicolson step h."""
-    h = jnp.minimum(step, 2.0)
+    h = jnp.minimum(step, LARGEST)
     return (1 - h / 2) / (1 + h / 2), jnp.sqrt(2 * h) / (1 + h / 2)
 
 

@@ -1,7 +1,7 @@
 """Hamiltonian Monte Carlo: static trajectories (`Hmc`), and the No-U-Turn sampler of blackjax (`Nuts`)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -55,6 +55,7 @@ class Hmc(eqx.Module):
     score: Callable | None
     leapfrog: int = eqx.field(static=True)
     target_acceptance: float | None = eqx.field(static=True)
+    time_step: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -151,6 +152,7 @@ class Nuts(eqx.Module):
     metric: Any
     doublings: int = eqx.field(static=True)
     target_acceptance: float | None = eqx.field(static=True)
+    time_step: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ metric the field `metric`, and no state depends on either: a warm-up may replace
 steps. `target_acceptance` is the acceptance that the step size should be adapted to, None for kernels without
 Metropolis correction, whose step size decides their bias and is the user's choice. A kernel that evaluates more at the
 start than its state keeps tells it by `at_start(position, key)`: `sample` refuses starts where that is not finite.
+Kernels whose step size is a time, the square root of an overdamped step, say so by `time_step = True`; a kernel with a
+`largest_step` takes longer ones for this one, and a warm-up stops there.
 """
 
 from typing import Any, Protocol

@@ -1,7 +1,7 @@
 """Underdamped (kinetic) Langevin dynamics by splitting: `Kinetic`, and its best words `Baoab`, `Obabo`, `Ubu`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -95,6 +95,7 @@ class Kinetic(eqx.Module):
     scheme: str = eqx.field(static=True)
     metropolis: bool = eqx.field(static=True)
     target_acceptance: float | None = eqx.field(static=True)
+    time_step: ClassVar[bool] = True
 
     def __init__(
         self,

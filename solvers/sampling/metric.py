@@ -150,6 +150,11 @@ class LowRankMetric(eqx.Module):
             )
         check_positive(1 + self.values, "1 + values")
 
+    @property
+    def mean(self) -> Any:
+        """The mean of the prior, None if it has none."""
+        return getattr(self.prior, "mean", None)
+
     def white(self, position: Any) -> Any:
         return self.prior.white(position)
 

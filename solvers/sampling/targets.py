@@ -185,11 +185,12 @@ def logistic_regression(features: Any = None, labels: Any = None, deviation: flo
 
     Args:
         features: shape (n, d) with d of 1, 2 or 3; None for the flights.
-        labels: shape (n,), zeros and ones.
+        labels: shape (n,), zeros and ones; None for the flights.
         deviation: s, positive.
 
     Raises:
-        ValueError: if shapes do not fit or there are more than three coefficients.
+        ValueError: if only one of features and labels is given, shapes do not fit, or there are more than three
+            coefficients.
 
     Example:
         >>> logistic_regression().mean.shape
@@ -198,7 +199,10 @@ def logistic_regression(features: Any = None, labels: Any = None, deviation: flo
     Reference:
         S. R. Dalal, E. B. Fowlkes, B. Hoadley, J. Am. Stat. Assoc. 84 (1989) 945, table 1.
     """
-    if features is None or labels is None:
+    if (features is None) != (labels is None):
+        given, missing = ("features", "labels") if labels is None else ("labels", "features")
+        raise ValueError(f"`{given}` were given without `{missing}`: give both, or none of them for the flights.")
+    if features is None:
         features, labels = _flights()
     x, y = np.asarray(features, float), np.asarray(labels, float)
     if x.ndim != 2 or not 1 <= x.shape[1] <= 3 or y.shape != x.shape[:1]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.checks import as_field, is_known
-from .density import LeastSquares
+from .density import LeastSquares, evaluate, log_ratio
 from .kernel import choose
 
 
@@ -56,23 +56,27 @@ class ParallelTempering(eqx.Module):
 
     Each round makes `moves` steps of the kernel at every level, with the step size h / beta_k (h / beta_k^(1/2) for
     `time_step=True`), then offers exchanges between neighbours, between (1, 2), (3, 4), ... in even and (2, 3), (4, 5),
-    ... in odd rounds, accepted with probability min(1, exp((beta_i - beta_j) (log pi(x_j) - log pi(x_i)))). The cold
-    level, beta_1 = 1, keeps pi exactly if the kernel has a Metropolis correction. `state.position` is its position.
+    ... in odd rounds, accepted with probability min(1, exp((beta_i - beta_j) (log pi(x_j) - log pi(x_i)))), from
+    residuals where the target offers them (see `LeastSquares`). The cold level, beta_1 = 1, keeps pi exactly.
+    `state.position` is its position.
 
     For a good ladder every neighbours exchange about equally often, and the hottest chain crosses between the modes by
     itself; `info.exchange` shows. The even-odd rounds carry a position up and down the ladder in a time proportional
-    to K, not K^2. Cost: (moves + 1) K gradients per round.
+    to K, not K^2. Cost: (moves + 1) K gradients per round, and K evaluations more for a target with residuals.
 
     Args:
-        kernel: any kernel of this package with the field `logdensity`, such as `Mala` or `Hmc`; its own step and metric
-            are those of the cold level.
+        kernel: a kernel of this package with `logdensity` and a Metropolis correction: `Mala`, `Hmc`, `Nuts`, or
+            `Kinetic` with `metropolis=True`. Its step is that of the cold level, its metric that of all levels; a
+            warm-up adapts the step, and leaves the metric alone, since a variance over several modes is the scale of
+            none.
         inverse_temperatures: beta_k, shape (K,), falling from 1, positive.
         moves: steps of the kernel between two exchanges.
-        time_step: whether the step of the kernel is a time (`Hmc`, `Kinetic`), which scales like a length.
+        time_step: whether the step of the kernel is a time (`Hmc`, `Nuts`, `Kinetic`), which scales like a length; by
+            default as the kernel says.
 
     Raises:
         ValueError: if the inverse temperatures do not fall from 1 to a positive number, or `moves` is less than 1.
-        TypeError: if the kernel has no log density, or a score that could not be tempered.
+        TypeError: if the kernel has no log density or no Metropolis correction, or a score that could not be tempered.
 
     Example:
         >>> import jax, jax.numpy as jnp, solvers as sv
@@ -107,12 +111,9 @@ class ParallelTempering(eqx.Module):
                 raise ValueError(f"`inverse_temperatures` must fall from 1 to a positive number, got {ladder}.")
         if moves < 1:
             raise ValueError(f"`moves` must be at least 1, got {moves}.")
-        if getattr(kernel, "logdensity", None) is None or getattr(kernel, "score", None) is not None:
-            raise TypeError(
-                "The kernel needs the field `logdensity`, and no `score` of its own, which has one temperature."
-            )
+        _check(kernel)
         self.kernel, self.step_size, self.moves = kernel, kernel.step_size, moves
-        self.time_step = hasattr(kernel, "leapfrog") or hasattr(kernel, "friction") if time_step is None else time_step
+        self.time_step = getattr(kernel, "time_step", False) if time_step is None else time_step
         self.target_acceptance = kernel.target_acceptance
 
     def init(self, position: Any, key: Array) -> TemperingState:
@@ -140,8 +141,7 @@ class ParallelTempering(eqx.Module):
             return jax.lax.scan(one, state, jnp.arange(self.moves))
 
         levels, told = jax.vmap(walk)(self.inverse_temperatures, jax.random.split(moving, count), state.levels)
-        values = levels.logdensity / self.inverse_temperatures.astype(levels.logdensity.dtype)
-        order, exchange = self._exchange(exchanging, values, state.count)
+        order, exchange = self._exchange(exchanging, self._gains(levels), state.count)
         swapped = jnp.any(order != jnp.arange(count))
         positions = jax.tree.map(lambda x: x[order], levels.position)
         keys = jax.random.split(starting, count)
@@ -160,13 +160,24 @@ class ParallelTempering(eqx.Module):
         )
         return TemperingState(levels, state.count + 1), info
 
-    def _exchange(self, key: Array, values: Array, count: Array) -> tuple[Array, Array]:
+    def _gains(self, levels: Any) -> Array:
+        """log pi(x_(i+1)) - log pi(x_i) between neighbours."""
+        density = self.kernel.logdensity
+        if not hasattr(density, "residual"):
+            values = levels.logdensity / self.inverse_temperatures.astype(levels.logdensity.dtype)
+            return values[1:] - values[:-1]
+        # Residuals divided by beta^(1/2) would all be wrong by the same rounding, and so would their large sum.
+        points = jax.vmap(lambda x: evaluate(density, None, x, gradient=False))(levels.position)
+        colder, hotter = (jax.tree.map(lambda x, cut=cut: x[cut], points) for cut in (slice(-1), slice(1, None)))
+        return jax.vmap(log_ratio)(hotter, colder)
+
+    def _exchange(self, key: Array, gains: Array, count: Array) -> tuple[Array, Array]:
         """(which position goes to which level, probability of each exchange)."""
-        beta = self.inverse_temperatures.astype(values.dtype)
-        log_alpha = (beta[:-1] - beta[1:]) * (values[1:] - values[:-1])
+        beta = self.inverse_temperatures.astype(gains.dtype)
+        log_alpha = (beta[:-1] - beta[1:]) * gains
         pairs = jnp.arange(beta.shape[0] - 1)
         tried = pairs % 2 == count % 2
-        decide = -jax.random.exponential(key, log_alpha.shape, values.dtype)
+        decide = -jax.random.exponential(key, log_alpha.shape, gains.dtype)
         swap = tried & (decide <= log_alpha)
         order = jnp.arange(beta.shape[0])
         order = order.at[:-1].add(swap).at[1:].add(-swap.astype(order.dtype))
@@ -175,8 +186,8 @@ class ParallelTempering(eqx.Module):
     def _level(self, beta: Array) -> Any:
         """The kernel for pi^beta."""
         factor = jnp.sqrt(beta) if self.time_step else beta
-        warm = LeastSquares(*_tempered(self.kernel.logdensity, beta)) if _squares(self.kernel.logdensity) else None
-        density = Power(self.kernel.logdensity, beta) if warm is None else warm
+        cold = self.kernel.logdensity
+        density = LeastSquares(*_tempered(cold, beta)) if hasattr(cold, "residual") else Power(cold, beta)
         step = self.step_size / factor.astype(self.step_size.dtype)
         return eqx.tree_at(lambda k: (k.logdensity, k.step_size), self.kernel, (density, step))
 
@@ -192,8 +203,21 @@ class Power(eqx.Module):
         return self.beta.astype(value.dtype) * value
 
 
-def _squares(logdensity: Any) -> bool:
-    return hasattr(logdensity, "residual")
+def _check(kernel: Any) -> None:
+    """TypeError unless the kernel keeps a density that can be tempered."""
+    name = type(kernel).__name__
+    if getattr(kernel, "logdensity", None) is None:
+        raise TypeError(
+            f"{name} has no `logdensity` to temper: give it one, or take Mala or Hmc. (Pcn and InfinityMala hold a "
+            "likelihood and a prior apart; their kernels are not tempered.)"
+        )
+    if getattr(kernel, "target_acceptance", None) is None:
+        raise TypeError(
+            f"{name} has no Metropolis correction, so that no level would keep its target: take Mala, Hmc or Nuts, or "
+            "a kinetic kernel with metropolis=True."
+        )
+    if getattr(kernel, "score", None) is not None:
+        raise TypeError(f"{name} has a `score` of its own, which belongs to one temperature: give `logdensity` alone.")
 
 
 def _tempered(logdensity: Any, beta: Array) -> tuple[Any, Any]:

@@ -222,8 +222,11 @@ def _stretch(ensemble: Ensemble, loop: _Loop, first: Array, done: Array, count: 
         return total / (chains * length - 1).astype(m.dtype)
 
     variance = jax.tree.map(pooled, loop.mean, loop.m2, centre)
-    size = None if target is None else jnp.exp(loop.averaging.average).astype(kernel.step_size.dtype)
-    return loop, (size, centre, variance)
+    if target is None:
+        return loop, (None, centre, variance)
+    # At `largest_step` acceptance does not fall any more with longer steps.
+    size = jnp.exp(loop.averaging.average).clip(max=getattr(kernel, "largest_step", jnp.inf))
+    return loop, (size.astype(kernel.step_size.dtype), centre, variance)
 
 
 def _target(kernel: Any) -> float | None:

@@ -108,6 +108,28 @@ def test_one_bijector_serves_a_whole_subtree_and_float32_stays():
         assert {s.dtype for s in shapes} == {jnp.dtype(jnp.float32)}
 
 
+def test_residuals_go_through_and_the_volume_is_in_the_rest():
+    bijectors = {"rate": sv.Positive(), "share": sv.Interval(0.0, 2.0)}
+    inner = sv.LeastSquares(lambda p: {"a": p["rate"] - 3.0, "b": p["share"] * p["rate"]}, lambda p: -p["rate"])
+    bare = sv.LeastSquares(inner.residual)
+    u = {"rate": jnp.asarray(0.3), "share": jnp.asarray(-0.7)}
+
+    @jax.jit
+    def parts(u):
+        told = []
+        for density in (inner, bare):
+            whole = sv.Unconstrained(density, bijectors)
+            r = whole.residual(u)
+            told.append((whole(u), -0.5 * (r["a"] ** 2 + r["b"] ** 2) + whole.rest(u), whole.constrain(u), r))
+        return told
+
+    for whole, sum_of_parts, p, r in parts(u):
+        np.testing.assert_allclose(whole, sum_of_parts, rtol=4 * EPS)
+        np.testing.assert_allclose([r["a"], r["b"]], [p["rate"] - 3.0, p["share"] * p["rate"]], rtol=4 * EPS)
+    plain = sv.Unconstrained(lambda p: -p["rate"], bijectors)
+    assert not hasattr(plain, "residual") and float(plain.rest(u)) == float(plain(u))
+
+
 def test_wrong_input_is_named():
     with pytest.raises(ValueError, match="upper - lower"):
         sv.Interval(1.0, 1.0)

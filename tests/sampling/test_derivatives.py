@@ -65,6 +65,23 @@ def test_pathwise_chains_are_those_of_sample():
     np.testing.assert_array_equal(same.final, same.observed[:, -1])
 
 
+def test_the_reverse_sweep_keeps_few_states():
+    """A thousand steps of 1000 unknowns: temporary memory of the compiled gradient, bytes."""
+    steps, d = 1000, 1000
+
+    def loss(start):
+        run = sv.pathwise(
+            sv.Ula(lambda x: -0.5 * jnp.sum(x**2), step=0.1), jax.random.key(0), start, steps=steps, every=steps
+        )
+        return jnp.sum(run.final**2)
+
+    start = jax.ShapeDtypeStruct((1, d), jnp.float64)
+    room = jax.jit(jax.grad(loss)).lower(start).compile().memory_analysis().temp_size_in_bytes
+    # sqrt(1000) = 32 states of two arrays, position and score, and what the 32 steps between two of them leave, at most
+    # eight arrays each; one pass over all steps would keep 2000 arrays and more.
+    assert room < 32 * (2 + 8) * 8 * d, room / (8 * d)
+
+
 def test_sensitivity_of_a_gaussian():
     """x ~ N(m, s^2 I): d E[x^2] / d (m, s) = (2 m, 2 s), d E[x] / d m = 1, all within four standard errors."""
     theta = {"m": 0.7, "s": 1.5}
@@ -103,6 +120,11 @@ def test_the_standard_error_of_a_sensitivity_sees_correlation():
 def test_wrong_input_is_named():
     with pytest.raises(TypeError, match="accepts and rejects"):
         sv.pathwise(sv.Mala(Bent(jnp.asarray(1.0)), step=0.1), jax.random.key(0), jnp.ones(2), steps=3)
+    import blackjax
+
+    foreign = blackjax.mala(Bent(jnp.asarray(1.0)), 0.1)
+    with pytest.raises(TypeError, match="accepts and rejects"):
+        sv.pathwise(foreign, jax.random.key(0), jnp.ones((2, 1)), steps=3)
     with pytest.raises(ValueError, match="batches"):
         sv.sensitivity(lambda x: x, lambda x, t: -t * x**2, jnp.ones((2, 30)), 1.0)
     with pytest.raises(ValueError, match="leading axes"):

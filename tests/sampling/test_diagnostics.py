@@ -66,6 +66,18 @@ def test_what_never_moves_has_no_diagnostics():
     assert "2 of 3 quantities never change or are not finite" in str(found)
 
 
+def test_events_and_counts_are_quantities():
+    """The mean of an event is its probability; effective sizes are those of ArviZ on zeros and ones."""
+    x = autoregression(0.5, 4, 500)
+    for told, numbers in ((x > 0.3, (x > 0.3).astype(float)), (np.rint(3 * x).astype(int), np.rint(3 * x))):
+        found = sv.diagnose(told).numbers["x"]
+        exact = [numbers.mean(), arviz.ess(numbers, method="bulk"), float(arviz.rhat(numbers))]
+        np.testing.assert_allclose([found.mean, found.ess_bulk, found.r_hat], exact, rtol=1e-9)
+        np.testing.assert_allclose(found.ess_tail, arviz.ess(numbers, method="tail"), rtol=1e-9)
+    assert not sv.diagnose(x > 0.3).warnings and np.isnan(sv.diagnose(x > 99.0).numbers["x"].ess_tail)
+    assert diagnostics.ess_tail(x > 0.3) == sv.diagnose(x > 0.3).numbers["x"].ess_tail
+
+
 def test_the_table():
     rng = np.random.default_rng(0)
     text = str(

@@ -1,5 +1,6 @@
 """Fields and their kernels: covariances, acceptance under refinement, linear inversion against dense algebra."""
 
+import functools
 import math
 
 import jax
@@ -94,6 +95,19 @@ def test_pcn_accepts_everything_without_data(n):
     assert abs(np.mean(np.square(x)) - 1) < 5 * math.sqrt(2 / n)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
+def test_without_data_a_warm_up_stops_at_independent_draws(dtype):
+    """Acceptance is one for every step: the adapted one is 2, and may be given to a new kernel."""
+    positions = jnp.zeros((2, 3), dtype)
+    kernel = sv.Pcn(lambda x: 0.0 * jnp.sum(x), sv.IdentityMetric(), step=jnp.asarray(0.1, dtype))
+    run = sv.sample(kernel, jax.random.key(0), positions, steps=1, warmup=300)
+    assert float(run.kernel.step_size) == 2.0 and run.kernel.step_size.dtype == dtype
+    assert np.all(np.isfinite(run.draws))
+    again = sv.Pcn(kernel.loglikelihood, kernel.prior, step=run.kernel.step_size)
+    assert float(again.beta) == 1.0
+    assert sv.InfinityMala.largest_step == sv.Pcn.largest_step == 2.0
+
+
 def observed(n, noise):
     """(operator, data): averages over nine squares a quarter wide, the same for every grid."""
     width = n // 4
@@ -163,6 +177,7 @@ def test_acceptance_of_plain_mala_falls():
 N = 16
 
 
+@functools.cache
 def heat_problem():
     """Initial temperature from the temperature at 12 places after it has diffused; dense posterior beside it."""
     prior = prior_on(N, deviation=1.5, mean=0.5 * jnp.ones((N, N)))
@@ -201,9 +216,7 @@ def test_heat_inversion_against_dense_algebra(name):
         steps, thin = 60, 20
     else:
         # Eigenpairs of the Hessian in the white space of the prior: the metric is then the posterior covariance.
-        rows = jax.vmap(prior.sqrt_transpose)(jnp.asarray(H).reshape(12, N, N) / noise)
-        _, s, V = np.linalg.svd(np.asarray(rows).reshape(12, -1), full_matrices=False)
-        metric = sv.LowRankMetric(jnp.asarray(V.reshape(12, N, N)), jnp.asarray(-(s**2) / (1 + s**2)), prior)
+        metric = informed_directions(prior, H, noise)
         np.testing.assert_allclose(covariance_matrix(metric, jnp.zeros((N, N))), covariance, atol=1e-12)
         posterior = sv.LeastSquares(lambda x: ((forward(x) - data) / noise, prior.residual(x)))
         kernel, steps, thin = sv.Mala(posterior, step=0.2, metric=metric), 60, 20
@@ -236,6 +249,86 @@ def test_heat_inversion_against_dense_algebra(name):
     assert far > 15
 
 
+def informed_directions(prior, H, noise):
+    """The posterior covariance of a linear problem as a change of the prior."""
+    rows = jax.vmap(prior.sqrt_transpose)(jnp.asarray(H).reshape(-1, N, N) / noise)
+    _, s, V = np.linalg.svd(np.asarray(rows).reshape(len(H), -1), full_matrices=False)
+    return sv.LowRankMetric(jnp.asarray(V.reshape(-1, N, N)), jnp.asarray(-(s**2) / (1 + s**2)), prior)
+
+
+def test_infinity_mala_with_the_posterior_covariance_accepts_everything():
+    """Then y = m_post + k (x - m_post) + beta L xi, reversible: at h = 2 an independent draw of the posterior."""
+    prior, forward, data, noise, mean, _, H = heat_problem()
+    metric = informed_directions(prior, H, noise)
+    misfit = sv.LeastSquares(lambda x: (forward(x) - data) / noise)
+    rng, starts = np.random.default_rng(0), jax.vmap(prior.draw)(jax.random.split(jax.random.key(2), 3))
+    xi = jnp.asarray(rng.normal(size=(3, N, N)))
+
+    @jax.jit
+    def run(h):
+        kernel = sv.InfinityMala(misfit, prior, step=h, metric=metric)
+
+        def one(x, xi):
+            state, info = kernel.move(kernel.init(x), {"normal": xi, "log_uniform": jnp.asarray(-jnp.inf)})
+            return state.position, info.acceptance, metric.sqrt(xi)
+
+        return jax.vmap(one)(starts, xi)
+
+    for h in (0.3, 2.0):
+        y, acceptance, noise_of = run(h)
+        keep = (1 - h / 2) / (1 + h / 2)
+        away = np.asarray(starts).reshape(3, -1) - mean
+        expected = mean + keep * away + math.sqrt(1 - keep**2) * np.asarray(noise_of).reshape(3, -1)
+        # Round-off times the condition number 2e3 of the prior's root and its inverse, and misfits near 100.
+        np.testing.assert_allclose(np.asarray(y).reshape(3, -1), expected, atol=1e-10)
+        np.testing.assert_allclose(acceptance, 1.0, atol=1e-9)
+
+
+def test_infinity_mala_with_any_metric_has_its_ratio():
+    """A metric that fits nothing, a likelihood that is not Gaussian, a wrong score: the ratio of dense algebra."""
+    n, h = 5, 0.7
+    rng = np.random.default_rng(4)
+    prior = sv.DiagonalMetric(jnp.asarray(rng.uniform(0.5, 2.0, n)))
+    vectors, _ = np.linalg.qr(rng.normal(size=(n, 2)))
+    metric = sv.LowRankMetric(jnp.asarray(vectors.T), jnp.array([1.5, -0.7]), prior)
+    x, xi = jnp.asarray(0.3 * rng.normal(size=n)), jnp.asarray(3.0 * rng.normal(size=n))
+
+    def likelihood(x):
+        return -jnp.sum(jnp.cosh(x - 1.0)) / 3
+
+    kernels = [
+        sv.InfinityMala(likelihood, prior, step=h, metric=metric, score=s) for s in (None, lambda x: -(x**3) / 9)
+    ]
+
+    @jax.jit
+    def run(x, xi):
+        moved = []
+        for kernel in kernels:
+            state, info = kernel.move(kernel.init(x), {"normal": xi, "log_uniform": jnp.asarray(-jnp.inf)})
+            moved.append((state.position, info.acceptance))
+        return moved, jax.vmap(metric.apply)(jnp.eye(n))
+
+    moved, A = run(x, xi)
+    C, P = np.diag(prior.variance), np.linalg.inv(A)
+    keep, beta = (1 - h / 2) / (1 + h / 2), math.sqrt(2 * h) / (1 + h / 2)
+    scores = jax.grad(likelihood), lambda x: -(x**3) / 9
+    for (y, acceptance), score in zip(moved, scores, strict=True):
+
+        def mean(x, score=score):
+            pull = np.asarray(score(x)) + (P - np.linalg.inv(C)) @ x
+            return keep * x + h / (1 + h / 2) * A @ pull
+
+        def log_density(x):
+            return float(likelihood(x)) - 0.5 * x @ np.linalg.solve(C, x)
+
+        x, y = np.asarray(x), np.asarray(y)
+        np.testing.assert_allclose(y, mean(x) + beta * np.asarray(metric.sqrt(xi)), rtol=1e-12)
+        forth, back = y - mean(x), x - mean(y)
+        log_alpha = log_density(y) - log_density(x) + (forth @ P @ forth - back @ P @ back) / (2 * beta**2)
+        assert log_alpha < -0.01
+        np.testing.assert_allclose(np.log(acceptance), log_alpha, rtol=1e-10)
+
+
 def test_wrong_input_is_named():
     grid = sv.Grid((8, 8), 1.0)
     with pytest.raises(ValueError, match="`length` must be positive"):
@@ -249,3 +342,12 @@ def test_wrong_input_is_named():
         kernel.step(jax.random.key(0), kernel.init(jnp.zeros(8)))
     with pytest.raises(TypeError, match="operator"):
         sv.Pcn(jnp.sum, None.__class__, step=0.1)
+    prior, padded = sv.MaternField(grid, 1.0), sv.MaternField(grid, 1.0, padding=2)
+    with pytest.raises(TypeError, match="LowRankMetric"):
+        sv.InfinityMala(jnp.sum, prior, step=0.1, metric=sv.IdentityMetric())
+    change = jnp.zeros((1, 8, 8)).at[0, 0, 0].set(1.0), jnp.ones(1)
+    with pytest.raises(ValueError, match="with this prior"):
+        sv.InfinityMala(jnp.sum, prior, step=0.1, metric=sv.LowRankMetric(*change, padded))
+    change = jnp.zeros((1, 10, 10)).at[0, 0, 0].set(1.0), jnp.ones(1)
+    with pytest.raises(ValueError, match="without padding"):
+        sv.InfinityMala(jnp.sum, padded, step=0.1, metric=sv.LowRankMetric(*change, padded)).init(jnp.zeros((8, 8)))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 import solvers as sv
 
@@ -21,9 +21,15 @@ def half_square(x):
 # ---- Acceptance ----
 
 
-def test_mala_has_its_acceptance_on_a_gaussian():
-    """log alpha = -(h / 4) (|y|^2 - |x|^2) exactly; its mean tends to 2 Phi(-sqrt(h^3 d / 8))."""
-    d, h, count = 100, 0.29343, 20000
+@pytest.mark.parametrize(("d", "h"), [(10, 0.63218), (100, 0.29343)])
+def test_mala_has_its_acceptance_on_a_gaussian(d, h):
+    """log alpha = -(h / 4) (|y|^2 - |x|^2) exactly, so that the mean acceptance is known for every d.
+
+    Reversibility makes it 2 P(|y| < |x|). With y = (1 - h) x + sqrt(2 h) xi, |y|^2 - |x|^2 is a form in (x, xi) with a
+    positive and a negative eigenvalue, d times each: the ratio of two chi-squared variables decides, of law F(d, d).
+    It tends to 2 Phi(-sqrt(h^3 d / 8)) for large d.
+    """
+    count = 20000
     kernel = sv.Mala(half_square, step=h)
 
     @jax.jit
@@ -41,9 +47,11 @@ def test_mala_has_its_acceptance_on_a_gaussian():
     acceptance, exact = run(jax.random.key(0))
     # Sums of 100 squares near 100 and their products: a few hundred roundings.
     np.testing.assert_allclose(np.log(acceptance), exact, atol=1e-12)
-    theory = 2 * special.ndtr(-math.sqrt(h**3 * d / 8))
-    # Five standard errors, and 1 / d for the limit.
-    assert abs(np.mean(acceptance) - theory) < 5 * np.std(acceptance) / math.sqrt(count) + 1 / d
+    cross = (1 - h) * math.sqrt(2 * h)
+    below, above = np.linalg.eigvalsh([[(1 - h) ** 2 - 1, cross], [cross, 2 * h]])
+    theory = 2 * stats.f.cdf(-below / above, d, d)
+    assert abs(theory - 2 * special.ndtr(-math.sqrt(h**3 * d / 8))) < 0.2 / d
+    assert abs(np.mean(acceptance) - theory) < 5 * np.std(acceptance) / math.sqrt(count)
 
 
 @pytest.mark.parametrize(("h", "leapfrog", "expected"), [(0.5, 3, 0.979491), (1.0, 2, 0.920833), (1.5, 1, 0.745848)])
@@ -153,31 +161,55 @@ def test_without_correction_the_same_steps_are_seen_to_be_wrong():
 # ---- float32 ----
 
 
-def test_a_ratio_of_large_misfits_keeps_its_digits_in_float32():
+def large_misfits(a, b, mode):
+    """(kernel, start, noise) by name, for 200 000 residuals a + x b; at the start x is the mode."""
+    dtype = a.dtype
+    density = sv.LeastSquares(lambda x: a + x * b)
+    logarithm = sv.Unconstrained(density, sv.Positive())
+    push = jnp.asarray(3.0, dtype)
+    plain = {"normal": push, "log_uniform": jnp.asarray(-jnp.inf, dtype)}
+    h, time = 7.5e-6, 4.2e-3  # an overdamped step and a time step for a density of deviation 2.2e-3
+    return {
+        "Pcn": (sv.Pcn(density, sv.IdentityMetric(), step=h), mode, plain),
+        "InfinityMala": (sv.InfinityMala(density, sv.IdentityMetric(), step=h), mode, plain),
+        "Mala": (sv.Mala(density, step=h), mode, plain),
+        "Hmc": (sv.Hmc(density, step=time, leapfrog=2), mode, plain),
+        "Obabo": (sv.Obabo(density, step=time, friction=200.0, metropolis=True), mode, {**plain, "normal": [push] * 2}),
+        "Mala, unconstrained": (sv.Mala(logarithm, step=h / 0.3**2), jnp.log(mode), plain),
+    }
+
+
+def test_ratios_of_large_misfits_keep_their_digits_in_float32():
     """200 000 residuals with a misfit near 9e7: the difference of two sums has no digit left, the product form has."""
-    n = 200_000
     rng = np.random.default_rng(0)
-    slope = rng.normal(size=n)
-    offset = 30.0 * rng.normal(size=n) + 0.1 * slope
+    slope = rng.normal(size=200_000)
+    offset = 30.0 * rng.normal(size=200_000) - 0.3 * slope
+    mode = np.float32(-(slope @ offset) / (slope @ slope))
 
-    def density(dtype):
-        a, b = jnp.asarray(offset, dtype), jnp.asarray(slope, dtype)
-        return sv.LeastSquares(lambda x: a + x * b)
+    @jax.jit
+    def run(a, b, mode):
+        told = {}
+        for name, (kernel, x, noise) in large_misfits(a, b, mode).items():
+            state = kernel.init(x, jax.random.key(0))
+            if hasattr(state, "velocity"):
+                state = eqx.tree_at(lambda s: s.velocity, state, jnp.asarray(1.0, a.dtype))
+            end, info = kernel.move(state, noise)
+            told[name] = jnp.log(info.acceptance), end.logdensity - state.logdensity, end.position
+        return told
 
-    kernel = sv.Pcn(density(jnp.float32), sv.IdentityMetric(), step=1e-8)
-    start = jnp.asarray(0.1, jnp.float32)
-    sign = np.sign(np.sum(slope * (offset + 0.1 * slope)))
-    noise = {"normal": jnp.asarray(3.0 * sign, jnp.float32), **NEVER}
-    end, info = jax.jit(lambda x: kernel.move(kernel.init(x), noise))(start)
-    assert end.logdensity.dtype == jnp.float32 and abs(float(end.logdensity)) > 5e7
-    old, new = (offset + float(x) * slope for x in (start, end.position))
-    exact = -0.5 * np.sum((new - old) * (new + old))
-    naive = float(density(jnp.float32)(end.position) - density(jnp.float32)(start))
-    assert -30 < exact < -3
-    # Each residual, 30 in size, is rounded by 1e-6 before the difference: 30 * 1.4e-6 * sqrt(2e5) = 0.02, five times.
-    assert abs(math.log(info.acceptance) - exact) < 0.1
-    # One unit in the last place of 9e7 is 8.
-    assert abs(naive - exact) > 1.0
+    def steps(dtype):
+        return run(*(jnp.asarray(x, dtype) for x in (offset, slope, mode)))
+
+    single, double = steps(jnp.float32), steps(jnp.float64)
+    for name, (log_alpha, _, position) in single.items():
+        assert log_alpha.dtype == position.dtype == jnp.float32 and float(position) != mode, name
+        exact = float(double[name][0])
+        assert -40 < exact < -2, (name, exact)
+        # Residuals, 30 in size, are rounded by 1e-6 before the difference: 30 * 1.4e-6 * sqrt(2e5) = 0.02, five times.
+        assert abs(float(log_alpha) - exact) < 0.1, (name, float(log_alpha), exact)
+    # One unit in the last place of 9e7 is 8: without residuals none of them would do.
+    naive = [abs(float(single[name][1]) - float(double[name][1])) for name in single]
+    assert min(naive) > 0.3 and max(naive) > 1.0, naive
 
 
 # ---- Contract ----
@@ -305,6 +337,35 @@ def test_tamed_survives_where_ula_explodes():
     assert np.all(np.isfinite(held)) and np.any(np.abs(held) > 20.0)  # it is stopped where it stands
 
 
+def test_tamed_is_its_formula_with_a_bias_of_first_order():
+    """A step by hand; then the stationary variance on N(0, 1), from the transition density on a line.
+
+    V = 1 + h (E|x|^3 + 1/2) + O(h^2), by the balance -2 E[x b] = 2 + h E[b^2] with b = -x + h x |x|.
+    """
+    kernel = sv.Tamed(half_square, step=0.3, metric=sv.DiagonalMetric(jnp.array([4.0, 0.25])))
+    x, xi = jnp.array([1.0, -3.0]), jnp.array([0.4, -1.1])
+    grid = jnp.linspace(-7.0, 7.0, 561)
+
+    @jax.jit
+    def run(x, xi, h):
+        flat = sv.Tamed(half_square, step=h)
+        means = jax.vmap(lambda x: flat.move(flat.init(x), jnp.zeros_like(x))[0].position)(grid)
+        return kernel.move(kernel.init(x), xi)[0].position, means
+
+    root, pull = np.array([2.0, 0.5]), np.array([-2.0, 1.5])
+    by_hand = x + 0.3 * root * pull / (1 + 0.3 * np.linalg.norm(pull)) + math.sqrt(0.6) * root * xi
+    np.testing.assert_allclose(run(x, xi, 0.1)[0], by_hand, rtol=1e-14)
+    slopes = []
+    for h in (0.02, 0.04):
+        to, means = np.asarray(grid)[:, None], np.asarray(run(x, xi, h)[1])
+        transition = np.exp(-((to - means) ** 2) / (4 * h))
+        values, vectors = np.linalg.eig(transition / transition.sum(axis=0))
+        law = np.real(vectors[:, np.argmax(np.real(values))])
+        slopes.append((law @ np.asarray(grid) ** 2 / law.sum() - 1) / h)
+    # Extrapolated to h = 0; what is left is of second order in h.
+    assert abs(2 * slopes[0] - slopes[1] - (2 * math.sqrt(2 / math.pi) + 0.5)) < 0.05, slopes
+
+
 def test_new_values_of_step_metric_and_density_trace_nothing():
     traces = []
 
@@ -380,6 +441,58 @@ def test_sgld_widens_by_the_noise_of_its_estimate():
     assert abs(float(jnp.mean(x)) - float(jnp.sum(data)) / P) < 5 * math.sqrt(expected / 10_000)
 
 
+class Known(eqx.Module):
+    """The score of a Gaussian of deviations 1/2 and 3, as an estimate without noise."""
+
+    def draw(self, key):
+        return jnp.asarray(0)
+
+    def score(self, x, batch):
+        return -x / jnp.array([0.25, 9.0])
+
+
+def test_preconditioned_sgld_is_its_formula():
+    """Two steps by hand: V follows the squares of the scores, G = 1 / (floor + V^(1/2))."""
+    kernel = sv.PreconditionedSgld(Known(), step=0.03, memory=0.9, floor=0.2)
+    x, noise = np.array([1.0, -3.0]), np.array([[0.4, -1.1], [-0.2, 0.7]])
+
+    @jax.jit
+    def run(x, noise):
+        first = kernel.init(x, jax.random.key(0))
+        second, _ = kernel.move(first, {"batch": 0, "normal": noise[0]})
+        third, _ = kernel.move(second, {"batch": 0, "normal": noise[1]})
+        return first, second, third
+
+    variances = np.array([0.25, 9.0])
+    square = (x / variances) ** 2
+    for state, xi in zip(run(x, noise), [None, *noise], strict=True):
+        if xi is not None:
+            g = -x / variances
+            square = 0.9 * square + 0.1 * g**2
+            G = 1 / (0.2 + np.sqrt(square))
+            x = x + 0.03 * G * g + np.sqrt(2 * 0.03 * G) * xi
+        np.testing.assert_allclose(state.position, x, rtol=1e-14)
+        np.testing.assert_allclose(state.square, square, rtol=1e-14)
+
+
+def test_preconditioned_sgld_with_a_constant_metric_has_the_variance_of_its_chain():
+    """Where `floor` outweighs all scores, G = 1 / floor: s^2 / (1 - h G / (2 s^2)) as for `Ula`."""
+    floor, count = 1e6, 10_000
+    kernel = sv.PreconditionedSgld(Known(), step=0.1 * floor, floor=floor)
+
+    @jax.jit
+    def run(key):
+        def one(key):
+            step = lambda s, n: (kernel.step(jax.random.fold_in(key, n), s)[0], None)  # noqa: E731
+            return jax.lax.scan(step, kernel.init(jnp.zeros(2), key), jnp.arange(25))[0].position[0]
+
+        return jax.vmap(one)(jax.random.split(key, count))
+
+    # Started from a point: 25 steps leave (1 - 0.4)^50 = 8e-12 of it. Five standard errors of a variance.
+    expected = 0.25 / (1 - 0.1 / (2 * 0.25))
+    assert abs(float(jnp.var(run(jax.random.key(3)))) / expected - 1) < 5 * math.sqrt(2 / count)
+
+
 # ---- Bad input ----
 
 
@@ -398,6 +511,8 @@ def test_wrong_input_is_named():
         sv.Kinetic(half_square, scheme="BAB", step=0.1)
     with pytest.raises(TypeError, match="floating numbers, got dtype int"):
         sv.Mala(half_square, step=0.1).init(jnp.arange(3))
+    with pytest.raises(TypeError, match="float32 or float64, got dtype bfloat16"):
+        sv.Mala(half_square, step=0.1, metric=sv.DiagonalMetric(jnp.ones(3))).init(jnp.ones(3, jnp.bfloat16))
     with pytest.raises(ValueError, match=r"one real number.*\(3,\)"):
         sv.Mala(lambda x: -0.5 * x**2, step=0.1).init(jnp.ones(3))
     with pytest.raises(ValueError, match="not finite at the start"):

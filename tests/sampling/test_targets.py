@@ -112,5 +112,9 @@ def test_wrong_input_is_named():
         sv.targets.mixture(jnp.zeros((2, 1)), jnp.ones(2), jnp.array([1.0, 0.0]))
     with pytest.raises(ValueError, match="zeros and ones"):
         sv.targets.logistic_regression(np.ones((2, 1)), np.array([0.0, 2.0]))
+    with pytest.raises(ValueError, match="`features` were given without `labels`"):
+        sv.targets.logistic_regression(np.ones((2, 1)))
+    with pytest.raises(ValueError, match="`labels` were given without `features`"):
+        sv.targets.logistic_regression(labels=np.ones(2))
     with pytest.raises(ValueError, match="two dimensions"):
         sv.targets.funnel(1)
