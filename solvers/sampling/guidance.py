@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.checks import as_field, check_finite, is_known, whole
-from .flow import Flow
+from .flow import Flow, check_labels
 
 NOBODY = -1  # the label of a sample without one
 
@@ -55,6 +55,10 @@ class Labels(eqx.Module):
         if is_known(self.labels) and np.any(np.asarray(self.labels) < 0):
             raise ValueError("`labels` count from 0; a sample without a label needs no condition.")
         self.guidance = None if guidance is None else as_field(guidance, "guidance", ())
+
+    def check(self, score: Any) -> None:
+        """TypeError for a score that takes no label, ValueError for labels that it does not know."""
+        check_labels(score, self.labels)
 
     def own(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """The label of every sample."""
