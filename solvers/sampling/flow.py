@@ -88,7 +88,12 @@ def _check_same_noise(score: Any, noise: Any) -> None:
     times, but the same alpha wherever they have the same sigma.
     """
     own = getattr(getattr(score, "preconditioning", score), "noise", None)
-    if own is None or own is noise or not hasattr(own, "ratio") or not all(is_known(x) for x in jax.tree.leaves((own, noise))):
+    if (
+        own is None
+        or own is noise
+        or not hasattr(own, "ratio")
+        or not all(is_known(x) for x in jax.tree.leaves((own, noise)))
+    ):
         return
     low, high = float(noise.ratio(noise.sigma_min)), float(noise.ratio_max())
     alpha, sigma = noise.scales(jnp.asarray(np.geomspace(low, high, 5), noise.sigma_min.dtype))
