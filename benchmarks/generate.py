@@ -12,8 +12,8 @@ are medians over the runs of a process and over the rounds.
 
 The first table of a case has a row per method and number of evaluations per sample; "ns" is time per evaluation and
 sample. The second one tells what an error costs, interpolated between the rows on logarithmic scales; at full size the
-targets lie above the standard error of the diffusion, below which chance alone would lead. For the diffusion "tree / it"
-is the time of Diffrax's Euler scheme with a Brownian tree at as many evaluations.
+targets lie above the standard error of the diffusion, below which chance alone would lead. There "tree / it" is
+the time of Diffrax's Euler scheme with a Brownian tree at as many evaluations.
 
 Diffrax gets an environment of its own, made at the first run in `benchmarks/.peers` (or `--peers DIR`), or is that of
 `--python PATH`.
