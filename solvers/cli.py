@@ -37,9 +37,10 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="recover a velocity model from recorded waves; write pictures and one page",
-        description="Recover a velocity model from recorded waves by gradients through the solver. Prints what was "
-        "computed beside the true values and writes pictures and index.html.",
+        help="waves, generated digits and more, beside true values; write pictures and one page",
+        description="Recover a velocity model from recorded waves by gradients through the solver, draw digits from a "
+        "trained score, and show the other parts of the library. Prints what was computed beside the true values and "
+        "writes pictures and index.html.",
     )
     demo.add_argument(
         "--out",

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
 from ..core.checks import as_field, is_known, whole
 from ..core.ode import simulate_ode
 from ..core.status import Status
-from .flow import Flow
+from .flow import Flow, Watched, check_kinds
 from .flow_methods import explicit
 from .noise import prior_logdensity
 
@@ -33,6 +34,7 @@ def log_likelihood(
     rtol: float | int | None = None,
     atol: float | int | None = None,
     max_steps: int = 4096,
+    adjoint: Any = None,
 ) -> Any:
     """Log density of samples at the smallest noise level, log p(x; sigma_min), by the probability flow.
 
@@ -60,12 +62,16 @@ def log_likelihood(
         rtol: relative error per step; by default 1e-7 in double and 1e-4 in single precision.
         atol: absolute error per step; by default `rtol`.
         max_steps: most steps that are tried.
+        adjoint: a diffrax adjoint, as for `simulate_ode`; the default is for reverse mode, `diffrax.ForwardMode()` is
+            for forward mode.
 
     Returns:
         Log densities, shape (samples,); with `with_error` a pair (log densities, standard errors), 0 for exact traces.
 
     Raises:
-        ValueError: for samples that are not finite, a wrong number of probes, or one probe where an error is wanted.
+        ValueError: for samples that are not finite, a wrong number of probes, one probe where an error is wanted, or a
+            score that was made for another noise.
+        TypeError: for a score, noise, key or prior of a wrong kind.
 
     Example:
         >>> import jax, jax.numpy as jnp, solvers as sv
@@ -79,8 +85,9 @@ def log_likelihood(
         Y. Song and others, Score-Based Generative Modeling through SDEs, ICLR 2021, section 4.3 and equation (39);
         M. F. Hutchinson, Commun. Stat. Simul. 19 (1990) 433.
     """
-    if not callable(score):
-        raise TypeError(f"`score` must be a function of (x, sigma), got {score!r}.")
+    check_kinds(score, noise, key)
+    if prior is not None and not callable(prior):
+        raise TypeError(f"`prior` must be a function, the log density of one sample, or None; got {prior!r}.")
     x = as_field(x, "x")
     if x.ndim < 2:
         raise ValueError(f"`x` needs a leading axis of samples, got shape {x.shape}; for one sample use x[None].")
@@ -91,25 +98,25 @@ def log_likelihood(
     if prior is None:
         _check_reach(noise, x)
     tolerances = (None if rtol is None else float(rtol), None if atol is None else float(atol))
-    value, error = _all(score, noise, prior, x, key, count, tolerances, whole(max_steps, "max_steps"))
+    watched = Watched(score, fingerprint((score, noise, prior)))
+    choices = (tolerances, whole(max_steps, "max_steps"), adjoint)
+    value, error = _all(watched, noise, prior, x, key, count, choices)
     return (value, error) if with_error else value
 
 
 @eqx.filter_jit
-def _all(
-    score: Any, noise: Any, prior: Any, x: Array, key: Array, probes: int, tolerances: tuple, max_steps: int
-) -> tuple[Array, Array]:
+def _all(score: Any, noise: Any, prior: Any, x: Array, key: Array, probes: int, choices: tuple) -> tuple[Array, Array]:
     flow = Flow(score, noise)
 
     def one(x: Array, c: Array) -> tuple[Array, Array]:
         signs = jax.random.rademacher(jax.random.fold_in(key, c), (probes, *x.shape), x.dtype)
-        return _one(flow, prior, x, signs, tolerances, max_steps)
+        return _one(flow, prior, x, signs, *choices)
 
     return jax.vmap(one)(x, jnp.arange(x.shape[0], dtype=jnp.uint32))
 
 
 def _one(
-    flow: Flow, prior: Callable | None, x: Array, signs: Array, tolerances: tuple, max_steps: int
+    flow: Flow, prior: Callable | None, x: Array, signs: Array, tolerances: tuple, max_steps: int, adjoint: Any
 ) -> tuple[Array, Array]:
     """Log density of one sample and its standard error."""
     noise, probes = flow.noise, signs.shape[0]
@@ -125,6 +132,7 @@ def _one(
         rtol=tolerances[0],
         atol=tolerances[1],
         max_steps=max_steps,
+        adjoint=adjoint,
     )
     y, traces = run.final
     end = last * y

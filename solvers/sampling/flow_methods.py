@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from ..core.checks import as_field, is_known, whole
@@ -164,6 +165,8 @@ class ProbabilityFlow(eqx.Module):
         atol: absolute error per step, in the unit of the data; by default `rtol`.
         max_steps: most steps that are tried.
         solver: a diffrax solver; by default `diffrax.Tsit5()`.
+        adjoint: a diffrax adjoint, as for `simulate_ode`; the default is for reverse mode, `diffrax.ForwardMode()` is
+            for forward mode.
 
     Raises:
         ValueError: for tolerances or a number of steps that cannot be.
@@ -180,11 +183,14 @@ class ProbabilityFlow(eqx.Module):
     atol: float | int | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=4096)
     solver: Any = None
+    adjoint: Any = None
 
     def __check_init__(self):
         whole(self.max_steps, "max_steps")
         for name in ("rtol", "atol"):
             value = getattr(self, name)
+            if value is not None and not is_number(value):
+                raise TypeError(f"`{name}` must be a number or None, got {value!r}.")
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value!r}.")
 
@@ -201,6 +207,7 @@ class ProbabilityFlow(eqx.Module):
             rtol=self.rtol,
             atol=self.atol,
             max_steps=self.max_steps,
+            adjoint=self.adjoint,
         )
         return run.final, run.code == int(Status.OK)
 
@@ -236,9 +243,16 @@ def white(key: Array, y: Array) -> Array:
     return jax.random.normal(key, y.shape, y.dtype)
 
 
+def is_number(value: Any) -> bool:
+    """True for real Python and NumPy numbers, which may be static."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
 def check_levels(steps: Any, rho: Any) -> None:
     """ValueError unless there is a step and rho is positive."""
     whole(steps, "steps")
+    if not is_number(rho):
+        raise TypeError(f"`rho` must be a number, or math.inf, got {rho!r}.")
     if not rho > 0:
         raise ValueError(f"`rho` must be positive, or math.inf, got {rho!r}.")
 

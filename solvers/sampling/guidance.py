@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
 from ..core.checks import as_field, check_finite, is_known, whole
-from .flow import Flow
+from .flow import Flow, Watched, check_labels
 
 NOBODY = -1  # the label of a sample without one
 
@@ -56,6 +57,10 @@ class Labels(eqx.Module):
             raise ValueError("`labels` count from 0; a sample without a label needs no condition.")
         self.guidance = None if guidance is None else as_field(guidance, "guidance", ())
 
+    def check(self, score: Any) -> None:
+        """TypeError for a score that takes no label, ValueError for labels that it does not know."""
+        check_labels(score, self.labels)
+
     def own(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """The label of every sample."""
         if self.labels.shape not in ((), shape[:1]):
@@ -95,7 +100,8 @@ class LinearInverse(eqx.Module):
         iterations: most conjugate-gradient iterations per evaluation.
 
     Raises:
-        ValueError: for deviations that are not positive, data that are not finite or do not fit the operator.
+        ValueError: for deviations that are not positive, data that are not finite or do not fit the operator; when
+            samples are drawn, for an operator that is not linear.
 
     Example:
         >>> import jax, jax.numpy as jnp, solvers as sv
@@ -135,6 +141,7 @@ class LinearInverse(eqx.Module):
                 f"`data` must have the shape of what the operator returns, {getattr(out, 'shape', out)}, or that with "
                 f"a leading axis of {shape[0]} samples; got {self.data.shape}."
             )
+        _check_linear(self.operator, shape[1:], jnp.dtype(dtype))
         return jnp.broadcast_to(self.data, (shape[0], *out.shape)).astype(dtype)
 
     def guide(self, score: Callable, noise: Any, own: Array) -> Any:
@@ -272,6 +279,30 @@ class _Informed(eqx.Module):
     def pull(self, y: Array, k: Array) -> Array:
         """The score given the measurements, by Tweedie's formula."""
         return (self.denoise(y, k) - y) / k**2
+
+
+def _check_linear(operator: Callable, shape: tuple[int, ...], dtype: Any) -> None:
+    """ValueError for an operator that is not linear, or that adds something to what is linear."""
+    at_zero = _at_zero(Watched(operator, fingerprint(operator)), shape, dtype)
+    if is_known(at_zero) and not float(at_zero) == 0:
+        raise ValueError(
+            f"`operator` must be linear, so that it takes 0 to 0; it takes 0 to numbers up to {float(at_zero):.3g}. "
+            "Subtract what it adds from the operator and from `data`."
+        )
+
+
+@eqx.filter_jit
+def _at_zero(operator: Callable, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Largest number that the operator makes of zero; ValueError where it cannot be transposed."""
+    value = operator(jnp.zeros(shape, dtype))
+    try:
+        jax.linear_transpose(operator, jnp.zeros(shape, dtype))(jnp.zeros_like(value))
+    except (NotImplementedError, AssertionError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`operator` must be linear in the sample, made of operations that JAX can transpose; a product of the "
+            f"sample with itself or a function such as exp is not. JAX says: {str(error).splitlines()[0]}"
+        ) from error
+    return jnp.max(jnp.abs(value))
 
 
 def _positive(value: Any, name: str) -> Array:

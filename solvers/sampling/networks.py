@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ..core.checks import as_field, whole
+from ..core.checks import as_field, is_known, whole
 from .noise import VarianceExploding
 
 FREQUENCIES = np.linspace(0.25, 4.0, 16)  # of the features of log(k / s) / 4, per unit
@@ -38,11 +38,20 @@ class Conditioning(eqx.Module):
         self.second = eqx.nn.Linear(width, width, key=two)
         self.classes = jax.random.normal(three, (classes + 1, width)) if classes else None
 
+    @property
+    def count(self) -> int:
+        """Number of classes."""
+        return 0 if self.classes is None else self.classes.shape[0] - 1
+
     def __call__(self, level: Array, label: Any) -> Array:
         phase = 2 * math.pi * level * jnp.asarray(FREQUENCIES, level.dtype)
         told = self.first(jnp.concatenate([jnp.cos(phase), jnp.sin(phase)]))
         if self.classes is not None:
-            told = told + self.classes[jnp.asarray(label) + 1].astype(told.dtype)
+            # A label that there is not gives NaN, where JAX would take the nearest or count from the end.
+            row = jnp.where(jnp.asarray(label) < -1, self.count + 1, jnp.asarray(label) + 1)
+            told = told + self.classes.at[row].get(mode="fill", fill_value=jnp.nan).astype(told.dtype)
+        elif not is_known(label) or int(label) != -1:
+            raise ValueError("This network knows no classes: make it with `classes=...`, or give no label.")
         return jax.nn.silu(self.second(jax.nn.silu(told)))
 
 
@@ -108,6 +117,11 @@ class ScoreMlp(eqx.Module):
         """The same network for another noise and other data, of a given mean and standard deviation."""
         told = Preconditioning(noise, as_field(mean, "mean", ()), as_field(spread, "spread", ()))
         return eqx.tree_at(lambda n: n.preconditioning, self, told)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.conditioning.count
 
     def __call__(self, x: Array, sigma: Any, label: Any = -1) -> Array:
         """The score of one sample."""
@@ -201,6 +215,11 @@ class ScoreUNet(eqx.Module):
         """The same network for another noise and other data, of a given mean and standard deviation."""
         told = Preconditioning(noise, as_field(mean, "mean", ()), as_field(spread, "spread", ()))
         return eqx.tree_at(lambda n: n.preconditioning, self, told)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.conditioning.count
 
     def __call__(self, x: Array, sigma: Any, label: Any = -1) -> Array:
         """The score of one image."""

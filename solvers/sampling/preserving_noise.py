@@ -78,7 +78,7 @@ class VariancePreserving(eqx.Module):
     def ratio(self, sigma: Any) -> Array:
         """sigma / alpha where the marginal standard deviation is sigma."""
         sigma = as_time(sigma)
-        return sigma / jnp.sqrt((1 - sigma) * (1 + sigma))
+        return sigma / jnp.sqrt(_left(sigma) * (1 + sigma))
 
     def scales(self, ratio: Any) -> tuple[Array, Array]:
         """alpha and sigma where sigma / alpha is `ratio`."""
@@ -163,7 +163,7 @@ class SubVariancePreserving(eqx.Module):
     def ratio(self, sigma: Any) -> Array:
         """sigma / alpha where the marginal standard deviation is sigma."""
         sigma = as_time(sigma)
-        return sigma / jnp.sqrt(1 - sigma)
+        return sigma / jnp.sqrt(_left(sigma))
 
     def scales(self, ratio: Any) -> tuple[Array, Array]:
         """alpha and sigma where sigma / alpha is `ratio`: the root of alpha^2 + k alpha = 1."""
@@ -199,6 +199,11 @@ def _when(noise: Any, b: Array) -> Array:
     """The time at which the integral of beta is b; the form of the root that cancels nothing."""
     b, low, high = alike(b, noise.beta_min, noise.beta_max)
     return 2 * b / (low + jnp.sqrt(low**2 + 2 * (high - low) * b))
+
+
+def _left(sigma: Array) -> Array:
+    """1 - sigma; where sigma was rounded to one, the most that rounding can have taken away."""
+    return jnp.where(sigma == 1, jnp.finfo(sigma.dtype).eps / 4, 1 - sigma)
 
 
 def _rates(beta_min: Any, beta_max: Any, sigma_min: Any) -> tuple[Array, Array, Array]:

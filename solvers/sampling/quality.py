@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
 from ..core.checks import whole
+from .flow import Watched
 
 ROWS = 256
 
@@ -144,7 +146,7 @@ def kernel_stein(score: Callable, x: Any, width: float | int = 1.0) -> float:
     flat, given = _samples(x, "x"), jnp.asarray(x)
     if not width > 0:
         raise ValueError(f"`width` must be positive, got {width!r}.")
-    slopes = _scores(score, given)
+    slopes = _scores(Watched(score, fingerprint(score)), given)
     if slopes.shape != given.shape:
         raise ValueError(f"`score` must return the shape of one sample, {given.shape[1:]}, got {slopes.shape[1:]}.")
     s, d, total = np.asarray(slopes, float).reshape(flat.shape), flat.shape[1], 0.0
@@ -243,7 +245,7 @@ def frechet(x: Any, y: Any, features: Callable | None = None) -> float:
         D. C. Dowson, B. V. Landau, J. Multivar. Anal. 12 (1982) 450; M. Heusel and others, NeurIPS 2017.
     """
     if features is not None:
-        x, y = (_scores(features, jnp.asarray(z)) for z in (x, y))
+        x, y = (_scores(Watched(features, fingerprint(features)), jnp.asarray(z)) for z in (x, y))
     x, y = _pair(x, y)
     if min(len(x), len(y)) < 2:
         raise ValueError("A covariance needs at least two samples.")

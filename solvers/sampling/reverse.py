@@ -7,13 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from ..core.budget import plan
+from ..core.captured import fingerprint
 from ..core.checks import check_finite, is_known, whole
 from ..core.loop import simulate
 from ..core.status import Status
-from .flow import Flow
+from .flow import Flow, Watched, check_kinds
 from .flow_methods import Heun
 from .parallel import START, spread
 
@@ -62,8 +64,9 @@ def generate(
         first: number of the first sample.
         dtype: of the samples, by default that of `start` or else of the noise.
         with_path: also return x after every step, not denoised, shape (samples, steps + 1, ...).
-        adjoint: how reverse mode is done, as for `simulate`.
-        memory: bytes for the reverse sweep of one sample, as for `simulate`.
+        adjoint: how reverse mode is done, as for `simulate`: "auto" stores every step where that fits into `memory`,
+            and else keeps a few levels and recomputes the rest; `Checkpoint()` always does.
+        memory: bytes for the reverse sweep of all samples on one device, such as "2GB"; default half of what is free.
 
     Returns:
         Samples of the given shape; with `with_path` a pair (samples, path).
@@ -85,7 +88,8 @@ def generate(
     """
     method = Heun() if method is None else method
     shape = _checked_shape(shape)
-    _check_kinds(score, noise, key, method)
+    check_kinds(score, noise, key)
+    _check_kinds(score, method, condition)
     if with_path and not hasattr(method, "advance"):
         raise ValueError(f"{type(method).__name__} has no fixed steps and so no path; take Heun.")
     dtype = _dtype(dtype, start, noise)
@@ -94,9 +98,12 @@ def generate(
     index = jnp.arange(shape[0], dtype=jnp.uint32) + jnp.asarray(whole(first, "first", least=0), jnp.uint32)
     known = all(is_known(x) for x in jax.tree.leaves((score, noise, key, method, condition, start)))
     mesh, index = spread(index, shape[0]) if known else (None, index)
-    task = _Task(score, noise, key, method, condition)
-    options = _Options(shape[1:], jnp.dtype(dtype), denoise, with_path, adjoint, memory)
-    return _generate(task, (index, start, own), options, mesh)
+    lanes = shape[0] if mesh is None else shape[0] // mesh.size
+    # Inside of the score the fingerprint reaches the programs within, too.
+    watched = Watched(score, fingerprint((score, noise, method, condition)))
+    task = _Task(watched, noise, key, method, condition)
+    options = _Options(shape[1:], jnp.dtype(dtype), denoise, with_path, adjoint, memory, lanes)
+    return _generate(*_placed(task, (index, start, own), mesh), options, mesh)
 
 
 class _Task(eqx.Module):
@@ -116,6 +123,16 @@ class _Options(eqx.Module):
     with_path: bool = eqx.field(static=True)
     adjoint: Any = eqx.field(static=True)
     memory: Any = eqx.field(static=True)
+    lanes: int = eqx.field(static=True)  # samples per device
+
+
+def _placed(task: _Task, mine: tuple, mesh: Any) -> tuple[_Task, tuple]:
+    """What all samples share on all devices, and each sample's own where the sample is."""
+    if mesh is None:
+        return task, mine
+    arrays, still = eqx.partition(task, eqx.is_array)
+    everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("chain",)))
+    return eqx.combine(jax.device_put(arrays, everywhere), still), jax.device_put(mine, shared)
 
 
 @eqx.filter_jit
@@ -149,15 +166,14 @@ def _one(task: _Task, mine: tuple, options: _Options) -> Any:
         y, good = method.solve(flow, y)
     else:
         levels = jax.tree.map(lambda x: x.astype(dtype), method.levels(noise))
+        march, state = _Reverse(method, flow, key), (y, method.memory(y), jnp.zeros((), jnp.int32))
+        given: dict = dict(steps=jax.tree.leaves(levels)[0].shape[0], dt=jnp.ones((), dtype), inputs=levels)
         run = simulate(
-            _Reverse(method, flow, key),
-            (y, method.memory(y), jnp.zeros((), jnp.int32)),
-            steps=jax.tree.leaves(levels)[0].shape[0],
-            dt=jnp.ones((), dtype),
-            inputs=levels,
+            march,
+            state,
+            **given,
             observe=(lambda state: state[0]) if options.with_path else None,
-            adjoint=options.adjoint,
-            memory=options.memory,
+            adjoint=_adjoint(march, state, given, options),
         )
         y, good = run.final[0], run.code == int(Status.OK)
         if run.observed is not None:
@@ -170,6 +186,24 @@ def _one(task: _Task, mine: tuple, options: _Options) -> Any:
     # A product, so that derivatives of a failed sample are NaN, too.
     x = x * jnp.where(good & jnp.all(jnp.isfinite(x)), 1.0, jnp.nan).astype(dtype)
     return (x, path) if options.with_path else x
+
+
+def _adjoint(march: Any, state: Any, given: dict, options: _Options) -> Any:
+    """The strategy for reverse mode: all samples of a device share its memory."""
+    if not (isinstance(options.adjoint, str) and options.adjoint == "auto"):
+        return options.adjoint
+    table = plan(march, state, **given, memory=options.memory)
+    for option in table.options:
+        if option.bytes * options.lanes <= table.budget:
+            return option.adjoint
+    least = min(table.options, key=lambda option: option.bytes)
+    if options.memory is not None:
+        raise ValueError(
+            f"No adjoint strategy fits: {options.lanes} samples need {least.bytes * options.lanes / 1e6:.3g} MB at "
+            f"least, `memory` is {table.budget / 1e6:.3g} MB. Raise it, or draw fewer samples at once by `first`."
+        )
+    # Nobody asked for a limit, and forwards there is none.
+    return least.adjoint
 
 
 class _Reverse(eqx.Module):
@@ -199,15 +233,13 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     return tuple(whole(n, "shape") for n in shape)
 
 
-def _check_kinds(score: Any, noise: Any, key: Any, method: Any) -> None:
-    if not callable(score):
-        raise TypeError(f"`score` must be a function of (x, sigma), got {score!r}.")
-    if not hasattr(noise, "scales"):
-        raise TypeError(f"`noise` must be a forward noise such as VarianceExploding(0.01, 10.0), got {noise!r}.")
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise TypeError(f"`key` must be one key, from jax.random.key(seed), got {key!r}.")
+def _check_kinds(score: Any, method: Any, condition: Any) -> None:
     if not (hasattr(method, "advance") or hasattr(method, "solve")):
         raise TypeError(f"`method` must be a method of generation such as Heun(steps=18), got {method!r}.")
+    if condition is not None and not (hasattr(condition, "own") and hasattr(condition, "guide")):
+        raise TypeError(f"`condition` must be Labels, Inpaint, LinearInverse or None, got {condition!r}.")
+    if condition is not None and hasattr(condition, "check"):
+        condition.check(score)
 
 
 def _dtype(dtype: Any, start: Any, noise: Any) -> Any:

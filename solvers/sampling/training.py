@@ -1,6 +1,8 @@
 """Train a score on data: one door, `fit_score`."""
 
 import functools
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
+from ..core.captured import fingerprint
+from ..core.checkpoint_file import CheckpointError, read
 from ..core.checks import as_field, is_known, whole
-from ..core.long_run import run
+from ..core.long_run import run, shapes
 from ..core.status import SolverError, Status
-from .flow import value_of
+from .flow import check_kinds, check_labels, check_noise, value_of
 from .score_losses import Denoising, Levels
 
 SMOOTHING = 0.02  # weight of the newest step in the loss that is told
@@ -98,7 +103,8 @@ def fit_score(
         labels: whole numbers from 0, one per sample; the network is then called with a third argument, the label.
         drop_labels: probability with which a label is hidden (-1), for guidance.
         validation: share of the data that is held out, the last ones; 0 for none.
-        every: steps between two notes of the losses, a divisor of `steps`; by default about a hundredth of the run.
+        every: steps between two notes of the losses, the last of which is of the end; by default a hundredth of the
+            run.
         optimiser: an Optax optimiser in place of the one above.
         checkpoint: file to write to and to resume from.
         progress: True for a bar on a terminal, or a function of (steps done, steps).
@@ -123,6 +129,10 @@ def fit_score(
         NeurIPS 2022, section 5.
     """
     steps, batch = whole(steps, "steps"), whole(batch, "batch")
+    every = max(steps // 100, 1) if every is None else whole(every, "every")
+    check_noise(noise)
+    if loss is not None and not callable(loss):
+        raise TypeError(f"`loss` must be a function (score, noise, data, key, labels), got {loss!r}.")
     data = _checked_data(data)
     labels = _checked_labels(labels, data.shape[0])
     for name, share in (("average", average), ("drop_labels", drop_labels), ("validation", validation)):
@@ -137,26 +147,20 @@ def fit_score(
         raise ValueError("`data` are all the same; there is nothing to learn.")
     if hasattr(network, "bound"):
         network = network.bound(noise, mean, spread)
-    _check_network(network, data, labels)
+    _check_network(network, noise, data, key, labels)
     loss = Denoising("edm", Levels(-0.5, 1.2, spread)) if loss is None else loss
     optimiser = _adam(float(learning_rate)) if optimiser is None else optimiser
-    course = _Course(network, noise, train, key, loss, _Optimiser(optimiser), batch, float(average), float(drop_labels))
-    every = _interval(steps) if every is None else whole(every, "every")
-    told = run(
-        course,
-        course.start(),
-        steps=steps,
-        observe=_Notes(course, test if held else None),
-        thin=every,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    shares = (jnp.asarray(1 - average, data.dtype), jnp.asarray(drop_labels, data.dtype))
+    seen = fingerprint((network, noise, loss, optimiser))
+    course = _Course(network, noise, train, key, loss, _Optimiser(optimiser), *shares, batch, seen)
+    notes, start = _Notes(course, test if held else None, every), course.start()
+    if checkpoint is not None:
+        _check_file(Path(checkpoint), start)
+    told = run(course, start, steps=steps, observe=notes, thin=1, checkpoint=checkpoint, progress=progress)
     return ScoreFit(
         course.with_weights(told.final["average"]),
         course.with_weights(told.final["weights"]),
-        np.asarray(told.times, int),
-        np.asarray(told.observed["loss"]),
-        np.asarray(told.observed["validation"]),
+        *_history(notes, told),
         told.status,
         told.failed_step,
     )
@@ -177,16 +181,19 @@ class _Course(eqx.Module):
     key: Array
     loss: Callable
     optimiser: _Optimiser
+    # Arrays, since a checkpoint is compared with those.
+    forget: Array
+    drop: Array
     batch: int = eqx.field(static=True)
-    average: float = eqx.field(static=True)
-    drop: float = eqx.field(static=True)
+    seen: Any = eqx.field(static=True)
 
     def start(self) -> dict:
         """The state before the first step."""
         weights = eqx.filter(self.network, eqx.is_inexact_array)
         moments = self.optimiser.optimiser.init(weights)
         loss = jnp.zeros((), self.train[0].dtype)
-        return {"weights": weights, "average": weights, "moments": moments, "loss": loss}
+        done = jnp.zeros((), jnp.int32)
+        return {"weights": weights, "average": weights, "moments": moments, "loss": loss, "done": done}
 
     def with_weights(self, weights: Any) -> Any:
         """The network with other weights."""
@@ -207,27 +214,51 @@ class _Course(eqx.Module):
         change, moments = self.optimiser.optimiser.update(slope, state["moments"], state["weights"])
         weights = jax.tree.map(lambda w, c: w + c.astype(w.dtype), state["weights"], change)
         # The average forgets its start faster than the decay alone would let it.
-        decay = jnp.minimum(self.average, (1 + n) / (10 + n))
-        averaged = jax.tree.map(lambda a, w: a + ((1 - decay) * (w - a)).astype(a.dtype), state["average"], weights)
+        newest = jnp.maximum(self.forget, 9 / (10 + n))
+        averaged = jax.tree.map(lambda a, w: a + (newest * (w - a)).astype(a.dtype), state["average"], weights)
         share = jnp.maximum(1 / (n + 1), SMOOTHING)
         loss = state["loss"] + (share * (value - state["loss"])).astype(state["loss"].dtype)
-        return {"weights": weights, "average": averaged, "moments": moments, "loss": loss}
+        done = (n + 1).astype(jnp.int32)
+        return {"weights": weights, "average": averaged, "moments": moments, "loss": loss, "done": done}
 
 
 class _Notes(eqx.Module):
-    """The losses at one time."""
+    """The losses after a step, on the data held out after every `every` steps alone.
+
+    The run looks after each step, so that neither its checkpoints nor its number of steps know of `every`.
+    """
 
     course: _Course
     test: tuple | None
+    every: int = eqx.field(static=True)
 
     def __call__(self, state: dict) -> dict:
+        due = state["done"] % self.every == 0
+        none = jnp.full_like(state["loss"], jnp.nan)
+        value = lax.cond(due, lambda average: self.validation(average), lambda average: none, state["average"])
+        return {"loss": state["loss"], "validation": value, "due": due}
+
+    def validation(self, average: Any) -> Array:
+        """Loss of the averaged weights on the data held out."""
         if self.test is None:
-            return {"loss": state["loss"], "validation": jnp.full_like(state["loss"], jnp.nan)}
+            return jnp.full((), jnp.nan, self.course.train[0].dtype)
         # No step of training has this number, and all notes the same noise.
         key = jax.random.fold_in(self.course.key, 0xFFFFFFFF)
         data, labels = self.test
-        value = self.course.value(state["average"], data, labels, key)
-        return {"loss": state["loss"], "validation": value.astype(state["loss"].dtype)}
+        return self.course.value(average, data, labels, key).astype(self.course.train[0].dtype)
+
+
+@eqx.filter_jit
+def _validated(notes: _Notes, average: Any) -> Array:
+    return notes.validation(average)
+
+
+def _history(notes: _Notes, told: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, losses and losses on the data held out, where they were noted and at the end."""
+    loss, validation, due = (np.array(told.observed[name]) for name in ("loss", "validation", "due"))
+    if len(due) and not due[-1]:
+        due[-1], validation[-1] = True, _validated(notes, told.final["average"])
+    return np.flatnonzero(due) + 1, loss[due], validation[due]
 
 
 @functools.lru_cache
@@ -269,17 +300,29 @@ def _cuts(count: int, held: int) -> tuple[slice, slice]:
     return slice(0, count - held), slice(count - held, count)
 
 
-def _interval(steps: int) -> int:
-    """About a hundredth of the run, and a divisor of it."""
-    near = range(max(steps // 100, 1), steps + 1)
-    return next(k for k in near if steps % k == 0)
+def _check_file(path: Path, start: dict) -> None:
+    """CheckpointError, short enough to be read, where a checkpoint is of a network of other sizes."""
+    try:
+        theirs = str(read(path)[1].get("state"))
+    except CheckpointError:
+        return  # there is none, or `run` knows what to say
+    leaves = (re.split(r", (?=\[')", told) for told in (shapes(start), theirs))
+    for mine, other in itertools.zip_longest(*leaves, fillvalue="nothing"):
+        if mine != other and theirs != "None":
+            raise CheckpointError(
+                f"The checkpoint {path} belongs to another run, of another network, optimiser or precision: the first "
+                f"difference is {other} there, {mine} here. Give the network of that run, or name another file."
+            )
 
 
-def _check_network(network: Any, data: Array, labels: Any) -> None:
+def _check_network(network: Any, noise: Any, data: Array, key: Any, labels: Any) -> None:
     if not callable(network):
         raise TypeError(f"`network` must be a function score(x, sigma) of one sample, got {network!r}.")
     if not jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)):
         raise ValueError("`network` holds no floating array, so there is nothing to train.")
+    check_kinds(network, noise, key)
+    if labels is not None:
+        check_labels(network, labels)
     extra = () if labels is None else (jnp.zeros((), jnp.int32),)
     told = network if labels is None else (lambda x, sigma: network(x, sigma, *extra))
     jax.eval_shape(lambda x: value_of(told, x, jnp.ones((), x.dtype)), data[0])

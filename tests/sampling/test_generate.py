@@ -188,6 +188,10 @@ def draw(count):
 shared, alone = draw(6), draw(7)          # seven samples cannot be shared out equally, so one device has them all
 assert len(shared.sharding.device_set) == 2 and len(alone.sharding.device_set) == 1
 np.testing.assert_allclose(shared, alone[:6], rtol=1e-9)
+first, start = jax.devices()[0], jnp.ones((6, 2))
+plain = sv.generate(score, noise, jax.random.key(0), shape=(6, 2), start=start)
+there = jax.device_put((score, start), first)
+np.testing.assert_array_equal(plain, sv.generate(there[0], noise, jax.random.key(0), shape=(6, 2), start=there[1]))
 """
 
 

@@ -66,7 +66,7 @@ def by_class(x, sigma, label):
 
 
 def test_labels_and_guidance():
-    """Gaussian classes stay Gaussian under guidance: the flow of weight w has a linear score, integrated exactly."""
+    """The classes have their means and deviations; the guided score is the formula."""
     labels = jnp.arange(400) % 2
     draws = sv.generate(by_class, NOISE, KEY, shape=(400, 1), condition=sv.Labels(labels))[:, 0]
     for label, centre in ((0, -2.0), (1, 2.0)):
@@ -80,13 +80,16 @@ def test_labels_and_guidance():
 
 
 def test_what_does_not_fit_is_refused():
-    def score(x, sigma):
+    def score(x, sigma, label=-1):
         return -x
 
     for condition, word in [
         (sv.Labels(jnp.array([0, 1, 2])), "3 labels for 2"),
         (sv.LinearInverse(lambda x: x[:1], jnp.ones(2), 0.1), "shape of what the operator"),
         (sv.Inpaint(jnp.ones(4), jnp.ones(4, bool)), "shape of a sample"),
+        (sv.LinearInverse(lambda x: x[:1] + 1, jnp.ones(1), 0.1), "takes 0 to"),
+        (sv.LinearInverse(lambda x: jnp.sin(x), jnp.ones(3), 0.1), "must be linear"),
+        (sv.LinearInverse(lambda x: x**2, jnp.ones(3), 0.1), "must be linear"),
     ]:
         with pytest.raises(ValueError, match=word):
             sv.generate(score, NOISE, KEY, shape=(2, 3), condition=condition)
