@@ -371,12 +371,14 @@ def _is_weak(x: Any) -> bool:
 def shape_of(function: Callable, module: Any, *args: Any, captured: Any = None) -> Any:
     """Shapes of `function(module, *args)`, a function of a file; traced once for each kind of arguments."""
     arrays, still = eqx.partition(module, eqx.is_array)
-    return _called.eval_shape(function, still, captured, arrays, args)
+    leaves, tree = jax.tree.flatten(still)
+    return _called.eval_shape(function, (tree, *leaves), captured, arrays, args)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _called(function: Callable, still: Any, captured: Any, arrays: Any, args: tuple) -> Any:
-    return function(eqx.combine(arrays, still), *args)
+def _called(function: Callable, still: tuple, captured: Any, arrays: Any, args: tuple) -> Any:
+    tree, *leaves = still
+    return function(eqx.combine(arrays, jax.tree.unflatten(tree, leaves)), *args)
 
 
 def _one_step(march: Any, carry: Any) -> tuple:
