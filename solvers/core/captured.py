@@ -6,10 +6,12 @@ fingerprint of a function contains those values; it goes to the compiled functio
 """
 
 import dataclasses
+import dis
 import enum
 import functools
 import hashlib
 import inspect
+import sys
 import types
 from typing import Any
 
@@ -36,6 +38,10 @@ PLAIN = (
 
 # Libraries whose functions and objects are constants; the search does not go into them.
 CONSTANT = {"builtins", "equinox", "jax", "jaxlib", "jaxtyping", "numpy", "optax", "diffrax", "scipy"}
+CONSTANT |= {"beartype", "typing_extensions"} | (set(sys.stdlib_module_names) - {"types"})  # a SimpleNamespace is not
+
+# Methods whose value nobody needs.
+MUTATORS = {"append", "extend", "insert", "add", "update", "clear"}
 
 # How far the search goes into the objects that a function captures.
 DEEPEST, MOST = 6, 2000
@@ -60,11 +66,11 @@ def fingerprint(tree: Any) -> Any:
     Looked at: cells of closures, globals that the code names, defaults, `functools.partial`, `self` of bound methods,
     methods of objects, and functions called by the function; in them numbers, strings, arrays (NumPy by content),
     containers and attributes. A traced value is new each time. Arrays that are leaves of the pytree are not looked at:
-    they are arguments, not constants.
+    they are arguments, not constants. Nor is what a function only writes to, such as a counter of its calls.
 
     Example:
         >>> scale = [1.0]
-        >>> f = lambda x: scale[0] * x
+        >>> f = (lambda scale: lambda x: scale[0] * x)(scale)
         >>> before = fingerprint(f)
         >>> before == fingerprint(f)
         True
@@ -157,7 +163,9 @@ class _Search:
         if isinstance(thing, types.MethodType):
             return (self.walk(thing.__func__, depth), self.walk(thing.__self__, depth))
         if isinstance(thing, types.FunctionType):
-            return (_Same(thing.__code__), *(self.walk(x, depth) for x in _seen_by(thing)))
+            # Deeper than that what it sees would be compared by identity, and the collection of it is new each time.
+            inside = _seen_by(thing) if depth <= DEEPEST else ()
+            return (_Same(thing.__code__), *(self.walk(x, depth) for x in inside))
         wrapped = getattr(thing, "__wrapped__", None)
         if wrapped is not None:
             return (_Same(thing), self.walk(wrapped, depth))
@@ -182,13 +190,13 @@ def _is_constant(thing: Any) -> bool:
 
 def _seen_by(function: types.FunctionType) -> tuple:
     """Contents of closure cells, defaults, and the globals that the code names."""
-    cells = []
-    for cell in function.__closure__ or ():
+    code, cells = function.__code__, []
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
-            cells.append(cell.cell_contents)
+            cells.append(None if name in _only_written(code) else cell.cell_contents)
         except ValueError:  # not yet assigned
             cells.append(None)
-    names = sorted(_names(function.__code__))
+    names = sorted(_names(code) - _only_written(code))
     named = {name: function.__globals__[name] for name in names if name in function.__globals__}
     return cells, function.__defaults__, function.__kwdefaults__, named
 
@@ -196,3 +204,29 @@ def _seen_by(function: types.FunctionType) -> tuple:
 def _names(code: types.CodeType) -> set:
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     return set(code.co_names).union(*map(_names, inner))
+
+
+@functools.cache
+def _only_written(code: types.CodeType) -> frozenset:
+    """Names from outside of which the code makes no use but to change them: `calls.append(1)`, `calls[0] += 1`."""
+    written, read = _uses(code)
+    return frozenset(written - read)
+
+
+def _uses(code: types.CodeType) -> tuple[set, set]:
+    """Names from outside that the code, or code inside of it, changes; and those that it reads."""
+    lines = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "PUSH_NULL", "EXTENDED_ARG")]
+    written, read = set(), set()
+    rebound = {i.argval for i in lines if i.opname in ("STORE_DEREF", "STORE_GLOBAL")}
+    for i, line in enumerate(lines):
+        if line.opname not in ("LOAD_DEREF", "LOAD_GLOBAL", "LOAD_CLASSDEREF", "LOAD_NAME"):
+            continue
+        after = [*lines[i + 1 : i + 3], line, line]
+        mutated = after[0].opname in ("LOAD_METHOD", "LOAD_ATTR") and after[0].argval in MUTATORS
+        counted = after[0].opname in ("LOAD_CONST", "LOAD_FAST", "LOAD_SMALL_INT") and after[1].opname == "COPY"
+        (written if mutated or counted or line.argval in rebound else read).add(line.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            more = _uses(inner)
+            written, read = written | more[0], read | more[1]
+    return written, read

@@ -31,10 +31,11 @@ def forward_only(tree: Any, refusal: Refusal) -> Any:
         >>> square = lambda x: forward_only(x, Refusal("no memory")) ** 2
         >>> float(square(jnp.float32(3.0))), float(jax.jvp(square, (3.0,), (1.0,))[1])
         (9.0, 6.0)
-        >>> jax.grad(square)(3.0)
-        Traceback (most recent call last):
-        ...
-        ValueError: no memory
+        >>> try:
+        ...     slope = jax.grad(square)(3.0)
+        ... except ValueError as error:
+        ...     print(error)
+        no memory
     """
 
     def mark(x: Any) -> Any:

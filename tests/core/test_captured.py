@@ -72,3 +72,25 @@ def test_a_circle_ends():
 
 def test_arrays_among_the_arguments_are_not_looked_at():
     assert fingerprint((jnp.cos, jnp.zeros(3), np.ones(2))) == fingerprint((jnp.cos, jnp.ones(3), np.zeros(2)))
+
+
+def test_what_a_function_only_writes_to_is_no_part_of_it():
+    """Counters of calls, in all ways to write one; what is read as well as written does count, unless rebound."""
+    calls, numbers, total, told = [], {"n": 0}, 0, set()
+
+    def count(x):
+        nonlocal total
+        calls.append(x)
+        numbers["n"] += 1
+        total += 1
+        told.add(x)
+        return x
+
+    def read(x):
+        calls.append(x)
+        return len(calls) * x
+
+    before, before_read = fingerprint(count), fingerprint(read)
+    count(1.0)
+    assert fingerprint(count) == before and fingerprint(read) != before_read
+    assert fingerprint(lambda x: [count(y) for y in x]) != before

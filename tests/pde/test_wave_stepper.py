@@ -14,7 +14,7 @@ from .oracles import FACES, SIZES, Problem, direction, few, parameters
 EPS = np.finfo(float).eps
 
 
-SLOW = {"channel", "room"}
+SLOW = {"channel", "room", "mixed"}
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FACES])
@@ -140,7 +140,7 @@ def test_every_observer_is_differentiated(observe, every):
     np.testing.assert_allclose(slope, reverse, rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", few("pressure", others=["speed", "receivers"]))
+@pytest.mark.parametrize("name", few(others=["pressure", "speed", "receivers"]))
 def test_observers_pass_the_taylor_test(name):
     p = parameters()
     problem = Problem(FACES["sea"], observe="all", every=3, adjoint=sv.Checkpoint(2))
