@@ -20,7 +20,7 @@ SHOWN = (0, 6, 9, 11, 12, 13, 14, 15, 17, 20)  # of the noise levels on the way
 def digits_out_of_noise(folder: Path, quick: bool) -> Chapter:
     """Digits of each class from noise, and how they compare with scanned ones that nobody trained on."""
     with progress("digits", 2) as step:
-        asked, data = np.repeat(np.arange(10), 10 if quick else 40), scanned()
+        asked, data = np.repeat(np.arange(10), 10 if quick else 20), scanned()
         new, path = _drawn(asked)
         step("generated from noise")
         read = _share_read(new, asked), _share_read(data.held, data.held_labels)

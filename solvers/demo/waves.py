@@ -25,7 +25,7 @@ def wave_and_its_exact_solution(folder: Path, quick: bool) -> Chapter:
         _draw_trace(folder / "trace.png", times, ours, exact)
         shot = _shot(20.0 if quick else 10.0)
         step("a shot through the model")
-        _draw_shot(folder, *shot, frames=24 if quick else 40)
+        _draw_shot(folder, *shot, frames=24 if quick else 30)
         step("its pictures")
     peak, true_peak = np.abs(ours).max(), np.abs(exact).max()
     arrival, true_arrival = _time_of_peak(times, ours), _time_of_peak(times, exact)
