@@ -5,6 +5,7 @@ captured values have changed since: a global that was assigned again, an attribu
 fingerprint of a function contains those values; it goes to the compiled function as one more static argument.
 """
 
+import collections
 import dataclasses
 import dis
 import enum
@@ -40,7 +41,8 @@ PLAIN = (
 CONSTANT = {"builtins", "equinox", "jax", "jaxlib", "jaxtyping", "numpy", "optax", "diffrax", "scipy"}
 CONSTANT |= {"beartype", "typing_extensions"} | (set(sys.stdlib_module_names) - {"types"})  # a SimpleNamespace is not
 
-# Methods whose value nobody needs.
+# What people count calls in, and its methods that give nothing back. Other objects may have `add` or `update` that do.
+COUNTERS = (int, list, dict, set, collections.deque)
 MUTATORS = {"append", "extend", "insert", "add", "update", "clear"}
 
 # How far the search goes into the objects that a function captures.
@@ -191,13 +193,18 @@ def _is_constant(thing: Any) -> bool:
 def _seen_by(function: types.FunctionType) -> tuple:
     """Contents of closure cells, defaults, and the globals that the code names."""
     code, cells = function.__code__, []
+    counters = _only_written(code)
+
+    def kept(name: str, value: Any) -> Any:
+        return None if name in counters and isinstance(value, COUNTERS) else value
+
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
-            cells.append(None if name in _only_written(code) else cell.cell_contents)
+            cells.append(kept(name, cell.cell_contents))
         except ValueError:  # not yet assigned
             cells.append(None)
-    names = sorted(_names(code) - _only_written(code))
-    named = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    found = [name for name in sorted(_names(code)) if name in function.__globals__]
+    named = {name: kept(name, function.__globals__[name]) for name in found}
     return cells, function.__defaults__, function.__kwdefaults__, named
 
 
@@ -208,7 +215,11 @@ def _names(code: types.CodeType) -> set:
 
 @functools.cache
 def _only_written(code: types.CodeType) -> frozenset:
-    """Names from outside of which the code makes no use but to change them: `calls.append(1)`, `calls[0] += 1`."""
+    """Names from outside of which the code makes no use but to change them.
+
+    That is `calls.append(1)`, `calls[0] += 1` and `calls += 1`. The first counts for containers alone, whose methods
+    give nothing back: see `_seen_by`.
+    """
     written, read = _uses(code)
     return frozenset(written - read)
 
@@ -217,16 +228,25 @@ def _uses(code: types.CodeType) -> tuple[set, set]:
     """Names from outside that the code, or code inside of it, changes; and those that it reads."""
     lines = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "PUSH_NULL", "EXTENDED_ARG")]
     written, read = set(), set()
-    rebound = {i.argval for i in lines if i.opname in ("STORE_DEREF", "STORE_GLOBAL")}
     for i, line in enumerate(lines):
-        if line.opname not in ("LOAD_DEREF", "LOAD_GLOBAL", "LOAD_CLASSDEREF", "LOAD_NAME"):
-            continue
-        after = [*lines[i + 1 : i + 3], line, line]
-        mutated = after[0].opname in ("LOAD_METHOD", "LOAD_ATTR") and after[0].argval in MUTATORS
-        counted = after[0].opname in ("LOAD_CONST", "LOAD_FAST", "LOAD_SMALL_INT") and after[1].opname == "COPY"
-        (written if mutated or counted or line.argval in rebound else read).add(line.argval)
+        if line.opname in ("LOAD_DEREF", "LOAD_GLOBAL", "LOAD_CLASSDEREF", "LOAD_NAME"):
+            (written if _is_change(line, lines[i + 1 : i + 4]) else read).add(line.argval)
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             more = _uses(inner)
             written, read = written | more[0], read | more[1]
     return written, read
+
+
+def _is_change(load: dis.Instruction, after: list[dis.Instruction]) -> bool:
+    """Whether a name is loaded to be changed and for nothing else, by the instructions that follow."""
+    if len(after) < 3:
+        return False
+    first, second, third = after
+    if first.opname in ("LOAD_METHOD", "LOAD_ATTR"):
+        return first.argval in MUTATORS
+    if first.opname not in ("LOAD_CONST", "LOAD_FAST", "LOAD_SMALL_INT"):
+        return False
+    # An item is read and stored with both, container and index, copied; a name is stored under its own.
+    item = all(x.opname == "COPY" and x.arg == 2 for x in (second, third))
+    return item or (second.opname == "BINARY_OP" and third.opname.startswith("STORE_") and third.argval == load.argval)

@@ -75,7 +75,7 @@ def test_arrays_among_the_arguments_are_not_looked_at():
 
 
 def test_what_a_function_only_writes_to_is_no_part_of_it():
-    """Counters of calls, in all ways to write one; what is read as well as written does count, unless rebound."""
+    """Counters of calls, in all ways to write one; what is read as well as written does count."""
     calls, numbers, total, told = [], {"n": 0}, 0, set()
 
     def count(x):
@@ -94,3 +94,38 @@ def test_what_a_function_only_writes_to_is_no_part_of_it():
     count(1.0)
     assert fingerprint(count) == before and fingerprint(read) != before_read
     assert fingerprint(lambda x: [count(y) for y in x]) != before
+
+
+def test_what_looks_like_a_counter_and_is_none():
+    """A method `add` that gives something back; a name that is bound again and read; one before a walrus."""
+
+    class Shift:
+        def __init__(self, by):
+            self.by = by
+
+        def add(self, x):
+            return x + self.by
+
+    shift, factor, scale = Shift(1.0), None, 2
+
+    def lazy(x):
+        nonlocal factor
+        factor = 3 if factor is None else factor
+        return factor * x
+
+    def changed(function, change):
+        before = fingerprint(function)
+        change()
+        return fingerprint(function) != before
+
+    def triple():
+        nonlocal factor
+        factor = 4
+
+    def halve():
+        nonlocal scale
+        scale = 1
+
+    assert changed(lambda x: shift.add(x), lambda: setattr(shift, "by", 2.0))
+    assert changed(lazy, triple)
+    assert changed(lambda x: scale * (y := 2) + y * x, halve)
