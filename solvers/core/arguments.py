@@ -1,4 +1,4 @@
-"""What `simulate` and `plan` check and convert at the door."""
+"""What `simulate`, `plan` and `run` check and convert at the door."""
 
 from typing import Any, NamedTuple
 
@@ -35,8 +35,8 @@ def checked(equation: Any, state: Any, *, steps: Any, dt: Any, inputs: Any, ever
         warn_of_truncation(x, f"state{jax.tree_util.keystr(path)}")
     state = jax.tree.map(jnp.asarray, state)
     dtype = working_dtype(state)
-    dt = _time_step(dt, dtype)
-    inputs = _check_inputs(inputs, steps, dtype)
+    dt = time_step(dt, dtype)
+    inputs = stacked_inputs(inputs, steps, dtype)
     if hasattr(equation, "check"):
         equation.check(state, steps=steps, dt=dt, inputs=inputs)
     if not hasattr(equation, "step") and not hasattr(equation, "stepper"):
@@ -55,7 +55,8 @@ def working_dtype(state: Any) -> Any:
     return jnp.finfo(jnp.result_type(*floats)).dtype
 
 
-def _time_step(dt: Any, dtype: Any) -> Array:
+def time_step(dt: Any, dtype: Any) -> Array:
+    """One real number, finite where it is known, in the dtype of the run."""
     if jnp.ndim(dt) != 0 or jnp.iscomplexobj(dt):
         raise ValueError(f"`dt` must be one real number, got {dt!r}.")
     if is_known(dt) and not np.isfinite(float(dt)):
@@ -63,7 +64,9 @@ def _time_step(dt: Any, dtype: Any) -> Array:
     return jnp.asarray(dt, dtype)
 
 
-def _check_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
+def stacked_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
+    """Arrays with one row per step, floating ones in the dtype of the run."""
+
     def check(path: Any, x: Any) -> Array:
         warn_of_truncation(x, f"inputs{jax.tree_util.keystr(path)}")
         x = jnp.asarray(x)

@@ -23,8 +23,8 @@ def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype:
         ValueError: for a wrong shape, integers in an array, complex numbers where the dtype is real, values that are
             not finite.
     """
-    if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and _is_complex(value):
-        raise ValueError(f"`{name}` must be real, got complex numbers.")
+    if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+        check_real(value, name)
     if is_known(value):
         array = np.asarray(value)
         if array.dtype.kind not in "fc" and not (array.ndim == 0 and array.dtype.kind in "iu"):
@@ -44,10 +44,6 @@ def as_field(value: Any, name: str, shape: tuple[int, ...] | None = None, dtype:
     return array if shape is None else jnp.broadcast_to(array, shape)
 
 
-def _is_complex(value: Any) -> bool:
-    return np.iscomplexobj(value) if is_known(value) else jnp.iscomplexobj(value)
-
-
 def check_finite(array: np.ndarray, name: str) -> None:
     """ValueError that names the array, how many values are not finite, and the first."""
     _refuse(array, ~np.isfinite(array), f"`{name}` must be finite")
@@ -55,7 +51,7 @@ def check_finite(array: np.ndarray, name: str) -> None:
 
 def check_real(value: Any, name: str) -> None:
     """ValueError for complex values, whose imaginary part would be dropped."""
-    if jnp.iscomplexobj(value):
+    if np.iscomplexobj(value) if is_known(value) else jnp.iscomplexobj(value):
         raise ValueError(f"`{name}` must be real, got complex values; take their real part.")
 
 

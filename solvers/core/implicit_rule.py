@@ -338,34 +338,6 @@ def as_good_as_can_be(product: Callable, x: Array, stats: LinearStats) -> Array:
     return lax.cond(converged, lambda: jnp.ones_like(converged), resolved)
 
 
-@jax.custom_jvp
-def guarded(x: Array, good: Array) -> Array:
-    """x itself; its derivative is NaN unless `good`."""
-    return x
-
-
-@guarded.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    x, good = primals
-    return x, tangents[0] * jnp.where(good, 1, jnp.nan).astype(x.dtype)
-
-
-@jax.custom_jvp
-def guarded_all(x: Array, good: Array, params: list) -> Array:
-    """`guarded`, where x may have lost its dependence on `params`: their derivatives are NaN, too, unless `good`."""
-    return x
-
-
-@guarded_all.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    x, good, _ = primals
-    # Transposed, this sends NaN to each of the parameters by itself, also where x is a constant.
-    parts = [part for d in tangents[2] if _floats(d) for part in (jnp.real(d), jnp.imag(d))]
-    total = sum((jnp.sum(part).astype(x.dtype) for part in parts), jnp.zeros((), x.dtype))
-    poison = jnp.where(good, 0, jnp.nan).astype(x.dtype)
-    return x, tangents[0] * (1 + poison) + poison * total
-
-
 def _floats(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .checks import is_known, warn_of_truncation, whole
+from .arguments import stacked_inputs, time_step, working_dtype
+from .checks import is_known, whole
 from .equation import make_stepper
 from .host_loop import LOOK, Plan, drive
 from .observe import accumulates, is_observer
@@ -263,17 +264,12 @@ def _finite(carry: Any) -> Array:
 
 def _as_march(equation: Any, state: Any, steps: int, dt: Any, t0: Any, inputs: Any) -> Any:
     if hasattr(equation, "step") or hasattr(equation, "stepper"):
-        floats = [x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
-        if not floats:
-            raise ValueError("`state` holds no floating array.")
+        dtype = working_dtype(state)
         if dt is None:
             raise ValueError(f"{type(equation).__name__} needs a time step, `dt`.")
-        if jnp.ndim(dt) or not np.isfinite(dt):
-            raise ValueError(f"`dt` must be one finite number, got {dt!r}.")
-        dtype = jnp.finfo(jnp.result_type(*floats)).dtype
+        dt = time_step(dt, dtype)
         whole(steps, "steps")
-        inputs = inputs if callable(inputs) else _as_inputs(inputs, steps, dtype)
-        dt = jnp.asarray(dt, dtype)
+        inputs = inputs if callable(inputs) else stacked_inputs(inputs, steps, dtype)
         if hasattr(equation, "check"):
             equation.check(state, steps=steps, dt=dt, inputs=_one_input(inputs, t0, dt, steps))
         return _EquationMarch(equation, dt, jnp.asarray(t0, dtype), inputs)
@@ -293,18 +289,6 @@ def _one_input(inputs: Any, t0: Any, dt: Array, steps: int) -> Any:
         return inputs
     one = jax.eval_shape(inputs, jnp.asarray(t0, dt.dtype))
     return jax.tree.map(lambda s: np.broadcast_to(np.zeros((), s.dtype), (steps, *s.shape)), one)
-
-
-def _as_inputs(inputs: Any, steps: int, dtype: Any) -> Any:
-    def check(path: Any, x: Any) -> Array:
-        name = f"inputs{jax.tree_util.keystr(path)}"
-        warn_of_truncation(x, name)
-        x = jnp.asarray(x)
-        if x.ndim == 0 or x.shape[0] != steps:
-            raise ValueError(f"`{name}` needs a leading axis of length steps={steps}, got shape {x.shape}.")
-        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    return jax.tree_util.tree_map_with_path(check, inputs)
 
 
 # ---- Checks that `sample` shares ----

@@ -1,6 +1,5 @@
 """The method of lines: any equation with a `tendency`, in adaptive or implicit steps by diffrax."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from jaxtyping import Array
 from .captured import fingerprint_of_run
 from .checks import check_finite, is_known, whole
 from .equation import hashable
+from .guard import guarded, guarded_by
 from .status import SolverError, Status, failures, public_status
 
 # The default solver forms a dense Jacobian; beyond this many unknowns that is a mistake.
@@ -228,36 +228,10 @@ def _solve(
     if isinstance(adjoint, (diffrax.BacksolveAdjoint, diffrax.ImplicitAdjoint)):
         # Their reverse solves cannot begin with NaN, so it goes directly to what they differentiate.
         given = [x for x in jax.tree.leaves((equation, force, state)) if eqx.is_inexact_array(x)]
-        final, observed = (jax.tree.map(lambda x: _doubted(x, given, good), tree) for tree in (final, observed))
+        final, observed = (jax.tree.map(lambda x: guarded_by(x, good, given), tree) for tree in (final, observed))
     else:
-        final, observed = (jax.tree.map(lambda x: _honest(x, good), tree) for tree in (final, observed))
+        final, observed = (jax.tree.map(lambda x: guarded(x, good), tree) for tree in (final, observed))
     return OdeSolution(final, observed, times, code.astype(jnp.int32), solution.stats["num_steps"])
-
-
-@jax.custom_jvp
-def _honest(value: Array, good: Array) -> Array:
-    """The value; its derivative is NaN unless the solve was good."""
-    return value
-
-
-@_honest.defjvp
-def _honest_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (value, good), (dot, _) = primals, tangents
-    return value, dot * jnp.where(good, 1, math.nan).astype(value.real.dtype)
-
-
-@jax.custom_jvp
-def _doubted(value: Array, given: list[Array], good: Array) -> Array:
-    """The value; its derivative with respect to all that is given is NaN unless the solve was good."""
-    return value
-
-
-@_doubted.defjvp
-def _doubted_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (value, _, good), (dot, dots, _) = primals, tangents
-    doubt = jnp.where(good, 0, math.nan).astype(value.real.dtype)
-    total = sum((jnp.sum(x.real) + jnp.sum(x.imag) for x in dots), start=jnp.zeros((), doubt.dtype))
-    return value, dot + (doubt * total).astype(dot.dtype)
 
 
 def _saving(times: Array | None, see: Callable, adjoint: Any) -> tuple[Any, Callable]:

@@ -11,7 +11,8 @@ from jaxtyping import Array
 
 from ..core.captured import fingerprint
 from ..core.checks import as_field, check_positive
-from ..core.implicit_rule import Adjoint, guarded, require_adjoint
+from ..core.guard import guarded
+from ..core.implicit_rule import Adjoint, require_adjoint
 from ..core.krylov import check_counts
 from ..core.packing import Packing, norm2
 from ..core.status import Status

@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array
 
 from ..core.batch_loop import while_active
-from ..core.implicit_rule import Adjoint, default_tolerance, guarded_all, implicit_solution, tangent_solve
+from ..core.guard import guarded_by
+from ..core.implicit_rule import Adjoint, default_tolerance, implicit_solution, tangent_solve
 from ..core.packing import Packing, hoist, norm2
 from ..core.status import Status
 from .iteration import RUNNING, Iterate, Problem, Rules, advance, begin, run_scanned
@@ -86,7 +87,7 @@ def solve_compiled(
         x, info = _ended(final, choices)
         # The best iterate of a solve that failed may be the start, on which no parameter has a hold.
         floating = [p for p in jax.tree.leaves(params) if eqx.is_inexact_array(p)]
-        x = guarded_all(x, info.code == int(Status.CONVERGED), floating)
+        x = guarded_by(x, info.code == int(Status.CONVERGED), floating)
     else:
         x, info = implicit_solution(of_params, params, start, solve, tangent)
     return _finish(equation, x, lax.stop_gradient(info), lambda x: pure(lax.stop_gradient(captured), x))
