@@ -208,7 +208,7 @@ def sample(
     kernel, positions = settled((kernel, positions))
     mesh, positions = spread(positions, chains)
     own = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(chains, dtype=jnp.uint32))
-    ensemble = Ensemble(kernel, own, mesh, takes_key(kernel))
+    ensemble = Ensemble(kernel, own, mesh, takes_key(kernel), fingerprint(kernel))
     states, seen = _start(ensemble, positions)
     check_start((states, seen), chains)
     identity = {"kernel": describe(kernel), "positions": shapes(positions), "warmup": warmup, "adapt": repr(adapt)}
@@ -241,7 +241,7 @@ class _Chains(eqx.Module):
 
     def enter(self, states: Any) -> dict:
         """Before the first step; the shapes of a report show by tracing one."""
-        last = shape_of(_report, self.ensemble, states, captured=fingerprint(self.ensemble)) if self.report else None
+        last = shape_of(_report, self.ensemble, states) if self.report else None
         blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), last) if self.report else None
         return {"states": states, "tally": Tally.empty(self.members), "report": blank}
 

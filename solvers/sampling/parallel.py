@@ -24,6 +24,7 @@ class Ensemble(eqx.Module):
     own: Array  # fold_in(key, c) of each chain
     mesh: Any = eqx.field(static=True)
     with_key: bool = eqx.field(static=True)  # whether `init` takes a key
+    seen: Any = eqx.field(static=True)  # what the kernel captures: every program of the chains is compiled for it
 
     def start(self, positions: Any) -> Any:
         """States of all chains."""

@@ -447,3 +447,19 @@ def test_too_few_draws_and_none_at_all():
         sv.sample(MALA, KEY, jnp.zeros((2, 3)), steps=60, sinks={"m": sv.Moments()}).summary()
     with pytest.raises(ValueError, match="positive"):
         sv.Mala(gaussian, step=0.0)
+
+
+def test_a_density_that_reads_what_changes_is_asked_again():
+    """At the start, in the warm-up and in the draws: the second run is that of a density of its own."""
+    centre = [0.0]
+
+    def draws(density):
+        kernel = sv.Mala(density, step=0.5)
+        return sv.sample(kernel, KEY, jnp.zeros((2, 1)), steps=30, warmup=20, adapt=sv.AdaptStep()).draws
+
+    def density(x):
+        return -0.5 * jnp.sum((x - centre[0]) ** 2)
+
+    draws(density)
+    centre[0] = 4.0
+    np.testing.assert_array_equal(draws(density), draws(lambda x: -0.5 * jnp.sum((x - 4.0) ** 2)))
