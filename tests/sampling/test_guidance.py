@@ -45,6 +45,29 @@ def test_isotropic_covariance_is_exact_for_isotropic_gaussians():
     np.testing.assert_allclose(flow.denoise(y, jnp.asarray(k)), posterior(*given, A, DATA, 0.3)[0], rtol=1e-10)
 
 
+def test_a_wide_spectrum_is_solved_and_too_few_iterations_are_told():
+    """Variances over six decades, seen directly: the residual, that is the error of A D, below its bound."""
+    variances, deviation, k = jnp.logspace(-4, 2, 40), 0.01, jnp.asarray(30.0)
+    turn, _ = jnp.linalg.qr(jax.random.normal(KEY, (40, 40)))
+    covariance = (turn * variances) @ turn.T
+    data = turn @ (jnp.sqrt(variances) * jax.random.normal(jax.random.key(1), (40,)))
+    y = data + k * jax.random.normal(jax.random.key(2), (40,))
+
+    def score(x, sigma):
+        return -jnp.linalg.solve(covariance + sigma**2 * jnp.eye(40), x)
+
+    given = posterior(jnp.zeros(40), covariance, jnp.eye(40), y, k)
+    exact, _ = posterior(*given, jnp.eye(40), data, deviation)
+
+    def mean(iterations):
+        told = sv.LinearInverse(lambda x: x, data, deviation, iterations=iterations)
+        return told.guide(score, NOISE, data).denoise(y, k)
+
+    bound = math.sqrt(40 * float(jnp.finfo(float).eps)) * deviation
+    assert float(jnp.linalg.norm(mean(300) - exact)) < bound
+    assert bool(jnp.all(jnp.isnan(mean(3))))
+
+
 def test_inpainting_draws_from_the_conditional_law():
     """Mean and covariance of the unknown parts within 5 standard errors of 2000 samples; the known ones exactly."""
     count, score = 2000, sv.MixtureScore(MEAN, COVARIANCE, NOISE)
