@@ -27,7 +27,8 @@ def case(request):
 def test_taylor_remainders_fall_at_one_two_three(case, name):
     _, p, misfit, gradient = case
     if name in p:
-        d = direction(p, name, SIZES[name])
+        # Smaller for the pressure: its third derivative is so small that the fourth hides it in larger steps.
+        d = direction(p, name, SIZES[name] / (3 if name == "pressure" else 1))
         sv.check_gradient(misfit, p, d, gradient=gradient, hessian=True, tolerance=0.05).check()
 
 
