@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse.linalg
 
 import solvers as sv
+from solvers.core import krylov
 from solvers.core.krylov import Gmres
 
 RNG = np.random.default_rng(0)
@@ -33,6 +34,41 @@ def test_gmres_needs_as_many_products_as_scipy():
         stats = ours(rtol * np.linalg.norm(b))
         assert stats.code == sv.Status.CONVERGED
         assert stats.products <= min(len(count), published) + 1
+
+
+def test_a_batch_is_its_members():
+    """Side by side with restarts, an empty right-hand side, one that is not finite, and a singular matrix."""
+    tilts = jnp.array([0.1, 0.7, 0.5, 0.5, 1.0])
+    rights = jnp.asarray(np.stack([B, B, 0 * B, np.full(N, np.nan), B]))
+    scales = jnp.array([1.0, 3.0, 1.0, 1.0, 0.0])
+
+    def one(tilt, scale, b):
+        def product(v):
+            return scale * (v + tilt * jnp.asarray(NOISE) @ v / N**0.5)
+
+        return sv.linear_solve(product, b, method=Gmres(restart=20, max_steps=90), rtol=1e-6)
+
+    many = jax.jit(jax.vmap(one))(tilts, scales, rights)
+    codes = [sv.Status(int(c)).name for c in many.code]
+    assert codes == ["CONVERGED", "CONVERGED", "CONVERGED", "NONFINITE", "STAGNATED"]
+    assert many.stats.products[0] < 21 < many.stats.products[1]  # the second one starts again
+    alone = jax.jit(one)
+    for i in range(5):
+        single = alone(tilts[i], scales[i], rights[i])
+        assert int(single.code) == int(many.code[i])
+        assert int(single.stats.products) == int(many.stats.products[i])
+        np.testing.assert_allclose(single.value, many.value[i], rtol=1e-8, atol=1e-10)
+
+
+def test_both_orders_of_gram_schmidt_are_one():
+    """By rows on processors, by matrix products on others: here against each other."""
+    basis = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (3, 50, 6)))[0].transpose(2, 0, 1)
+    basis = basis.at[4:].set(0.0)
+    w = jax.random.normal(jax.random.key(1), (3, 50))
+    for ours, other in zip(
+        krylov._row_by_row(basis, w, jnp.asarray(3)), krylov._all_rows(basis, w, jnp.asarray(3)), strict=True
+    ):
+        np.testing.assert_allclose(ours, other, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
