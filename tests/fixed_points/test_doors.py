@@ -337,3 +337,52 @@ unchecked = inspect.unwrap(sv.fixed_point)
 def test_wrong_input_is_told(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+N = 100
+# Not symmetric, with eigenvalues from 1 to 1e4: too much for a few products.
+STIFF = jnp.diag(jnp.logspace(0, 4, N)) + jnp.diag(jnp.full(N - 1, 0.7), 1)
+WEIGHTS = jax.random.normal(jax.random.key(3), (N,))
+
+
+def stiff_slope(adjoint, rtol=1e-8):
+    """The gradient of WEIGHTS . x by b where STIFF x = b: the solution of the transposed equation."""
+
+    def value(b):
+        found = sv.root(lambda x, b: STIFF @ x - b, jnp.zeros(N), b, method=sv.Newton(), rtol=rtol, adjoint=adjoint)
+        return found.value @ WEIGHTS
+
+    return jax.grad(value)(jnp.ones(N))
+
+
+def test_adjoints_are_dense_or_preconditioned_as_told():
+    exact = jnp.linalg.solve(STIFF.T, WEIGHTS)
+    np.testing.assert_allclose(stiff_slope(sv.Adjoint(linear="dense")), exact, rtol=1e-10)
+    short = sv.Gmres(max_steps=6)
+    assert bool(jnp.all(jnp.isnan(stiff_slope(sv.Adjoint(linear=short)))))
+
+    def upper(v, x, b):
+        return jax.scipy.linalg.solve_triangular(STIFF, v)
+
+    helped = stiff_slope(sv.Adjoint(linear=short, preconditioner=upper))
+    np.testing.assert_allclose(helped, exact, rtol=1e-7, atol=1e-10)
+
+
+def test_the_adjoint_is_solved_as_well_as_the_equation():
+    """The relative residual of the gradient, itself the solution of the adjoint equation, follows rtol down."""
+    matrix = 0.8 * jax.random.orthogonal(jax.random.key(4), N)
+
+    def residual(rtol):
+        def value(b):
+            choices = {
+                "method": sv.Picard(),
+                "atol": 0.0,
+                "adjoint": sv.Adjoint(linear=sv.Gmres(60), tolerance="match"),
+            }
+            return sv.fixed_point(lambda x, b: matrix @ x + b, jnp.zeros(N), b, rtol=rtol, **choices).value @ WEIGHTS
+
+        slope = jax.grad(value)(jnp.ones(N))
+        return float(jnp.linalg.norm(slope - matrix.T @ slope - WEIGHTS) / jnp.linalg.norm(WEIGHTS))
+
+    for rtol in (1e-2, 1e-5, 1e-9):
+        assert 1e-2 * rtol < residual(rtol) <= rtol
