@@ -164,6 +164,7 @@ def test_forward_mode_by_another_adjoint():
 DATA = jax.random.normal(KEY, (40, 1))
 
 
+@pytest.mark.slow
 def test_training_notes_at_any_interval_and_goes_on_with_the_defaults(tmp_path):
     """A prime number of steps, more steps with another default interval, another average or network."""
     network = sv.ScoreMlp(1, KEY, width=8, depth=1)
