@@ -6,7 +6,8 @@ Low frequencies find the large features of the model, higher ones sharpen them: 
 period pulls the model the right way. A gradient is a forward and a reverse sweep per shot; L-BFGS-B does the rest. The
 true model is the file named, with `speed` (m/s, depth first) and `spacing` (m), or else ../shared/data/marmousi.npz
 beside the project, or else an analytic one of the same character. Its data have no noise and come from the scheme that
-inverts them, an "inverse crime": field data are harder. Takes minutes; writes marmousi.png into the folder `output`.
+inverts them, an "inverse crime": field data are harder. On two CPU cores the Marmousi model took 7 minutes: its error
+in the upper two thirds fell from 305 to 137 m/s (55 %), the misfit at 3 Hz by 98.8 %. Writes output/marmousi.png.
 """
 
 # %% What is inverted, and how: stages of (peak frequency in Hz, every k-th node of the grid, iterations)

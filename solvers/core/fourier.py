@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .checks import check_finite, is_known, warn_of_truncation
-from .grid import Grid
+from .grid import Grid, check_grid
 from .linear_map import linear_map
 
 # Per name: the degree of the products that it keeps free of aliasing, and whether by cutting or by padding.
@@ -77,7 +77,7 @@ class Modes(eqx.Module):
             raise ValueError(f"`dealias` must be one of {', '.join(map(repr, DEALIASING))}, got {dealias!r}.")
         degree, how = DEALIASING[dealias]
         share = degree + 1 if how == "cut" else 2
-        for axis, n in enumerate(grid.shape):
+        for axis, n in enumerate(check_grid(grid).shape):
             if n <= share:
                 raise ValueError(f'dealias="{dealias}" needs at least {share + 1} nodes per axis, axis {axis} has {n}.')
         self.grid, self.dealias, self.real = grid, dealias, bool(real)

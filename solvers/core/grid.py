@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -71,3 +72,12 @@ def _per_axis(value: float | int | Sequence[float | int], name: str, ndim: int) 
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"`{name}` must be finite, got {value!r}.")
     return values
+
+
+def check_grid(grid: Any) -> Grid:
+    """The grid itself; TypeError unless it is a `Grid`."""
+    if not isinstance(grid, Grid):
+        raise TypeError(
+            f"`grid` must be a Grid, such as Grid(shape=(64, 64), spacing=0.1), got {type(grid).__name__}: {grid!r}."
+        )
+    return grid

@@ -11,9 +11,9 @@ from jaxtyping import Array
 
 from ..core.checks import as_field
 from ..core.fourier import Modes
-from ..core.grid import Grid
+from ..core.grid import Grid, check_grid
 from .flow_starts import independent_modes, peaked
-from .periodic_checks import check_grid, checked_dtype, checked_peak, real_number
+from .periodic_checks import checked_dtype, checked_peak, real_number
 
 # Surface of the unit sphere in one, two and three dimensions.
 SPHERE = (2.0, 2 * math.pi, 4 * math.pi)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from ..core.checks import as_field, is_known
 from ..core.fourier import Modes
-from ..core.grid import Grid
+from ..core.grid import Grid, check_grid
 from .semilinear import Semilinear, Symbols, check_state, coefficient
 
 
@@ -31,7 +31,8 @@ def Advection(grid: Grid, velocity: Any) -> Semilinear:
         >>> bool(jnp.max(jnp.abs(run.final - start)) < 1e-5)
         True
     """
-    return Semilinear(grid, _advection, parameters={"velocity": coefficient(velocity, "velocity", (grid.ndim,))})
+    parameters = {"velocity": coefficient(velocity, "velocity", (check_grid(grid).ndim,))}
+    return Semilinear(grid, _advection, parameters=parameters)
 
 
 def Diffusion(grid: Grid, diffusivity: Any) -> Semilinear:
@@ -77,7 +78,7 @@ def AdvectionDiffusion(grid: Grid, velocity: Any, diffusivity: Any) -> Semilinea
         (-0.8546, -0.8546)
     """
     parameters = {
-        "velocity": coefficient(velocity, "velocity", (grid.ndim,)),
+        "velocity": coefficient(velocity, "velocity", (check_grid(grid).ndim,)),
         "diffusivity": _diffusivity(grid, diffusivity),
     }
     return Semilinear(grid, _advection_diffusion, parameters=parameters)
@@ -102,7 +103,7 @@ def Dispersion(grid: Grid, dispersivity: Any) -> Semilinear:
         >>> round(float(run.final[0]), 4), round(float(np.sin(-8 * np.pi / 16)), 4)
         (-1.0, -1.0)
     """
-    parameters = {"dispersivity": coefficient(dispersivity, "dispersivity", (grid.ndim,))}
+    parameters = {"dispersivity": coefficient(dispersivity, "dispersivity", (check_grid(grid).ndim,))}
     return Semilinear(grid, _dispersion, parameters=parameters)
 
 
@@ -161,7 +162,7 @@ class PeriodicWave(eqx.Module):
     space: Modes
 
     def __init__(self, grid: Grid, speed: Any):
-        if min(grid.shape) < 4:
+        if min(check_grid(grid).shape) < 4:
             raise ValueError(f"A periodic equation needs at least 4 nodes per axis, got shape={grid.shape}.")
         self.speed, self.space = coefficient(speed, "speed", positive=True), Modes(grid, "none")
 
@@ -267,7 +268,7 @@ def _advection_diffusion(d: Symbols, p: dict) -> Array:
 
 def _diffusivity(grid: Grid, value: Any) -> Array:
     """The diffusivity as a tensor."""
-    n = grid.ndim
+    n = check_grid(grid).ndim
     if np.ndim(value) < 2:
         return jnp.diag(coefficient(value, "diffusivity", (n,), positive=True))
     tensor = as_field(value, "diffusivity", (n, n))

@@ -13,11 +13,10 @@ from jaxtyping import Array
 
 from ..core.checks import as_field, check_positive, is_known
 from ..core.fourier import Modes
-from ..core.grid import Grid
+from ..core.grid import Grid, check_grid
 from . import flow_starts
 from .forcing import LinearForcing, check_forcing
 from .periodic_checks import (
-    check_grid,
     check_inputs,
     check_state,
     checked_dtype,

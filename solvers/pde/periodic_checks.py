@@ -61,14 +61,6 @@ def check_inputs(inputs: Any, steps: int, grid: Grid, steady: bool) -> None:
         check_finite(np.asarray(inputs), "inputs")
 
 
-def check_grid(grid: Any) -> None:
-    """TypeError unless it is a `Grid`."""
-    if not isinstance(grid, Grid):
-        raise TypeError(
-            f"`grid` must be a Grid, such as Grid(shape=(64, 64), spacing=0.1), got {type(grid).__name__}: {grid!r}."
-        )
-
-
 def checked_dtype(dtype: Any) -> Any:
     """A dtype that can be transformed; JAX's default for None.
 

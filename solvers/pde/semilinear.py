@@ -12,9 +12,8 @@ from jaxtyping import Array
 from ..core.adjoint import remat
 from ..core.checks import as_field, check_finite, check_positive, is_known
 from ..core.fourier import Modes
-from ..core.grid import Grid
+from ..core.grid import Grid, check_grid
 from .etdrk import STEPPERS, ExponentialEuler
-from .periodic_checks import check_grid
 from .step_inverse import StepInverse
 
 

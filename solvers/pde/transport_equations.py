@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.grid import Grid
+from ..core.grid import Grid, check_grid
 from .semilinear import Semilinear, Symbols, coefficient
 
 
@@ -40,7 +40,7 @@ def Burgers(
         Mathematics 3 (1950), 201.
     """
     parameters = {"viscosity": coefficient(viscosity, "viscosity", positive=True)}
-    vector = grid.ndim > 1 and not scalar
+    vector = check_grid(grid).ndim > 1 and not scalar
     return Semilinear(
         grid,
         _viscous,
@@ -135,7 +135,7 @@ def KuramotoSivashinsky(
     terms = {"conservative": _steepening_along_x, "combustion": _slope_squared}
     if form not in terms:
         raise ValueError(f'`form` must be "conservative" or "combustion", got {form!r}.')
-    if form == "conservative" and grid.ndim > 1:
+    if form == "conservative" and check_grid(grid).ndim > 1:
         raise ValueError(f'The conservative form has one axis, the grid has {grid.ndim}; take form="combustion".')
     parameters = {
         "growth": coefficient(growth, "growth"),

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.checks import as_field, check_finite, check_positive, check_real, is_known, warn_of_truncation
-from ..core.grid import Grid
+from ..core.grid import Grid, check_grid
 from .boundary import Absorbing, Face, Free, Rigid, layer_widths
 from .layer import damping, slabs, start_memory
 from .operators import second_difference
@@ -89,7 +89,7 @@ class Wave(eqx.Module):
             raise ValueError(f"`order` must be one of {ORDERS}, got {order!r}.")
         if time_order not in (2, 4):
             raise ValueError(f"`time_order` must be 2 or 4, got {time_order!r}.")
-        self.grid, self.order, self.time_order = grid, order, time_order
+        self.grid, self.order, self.time_order = check_grid(grid), order, time_order
         where = geometry(grid, boundary)
         self.boundary = where.faces
         fewest = order // 2 + 1 if density is None else order
