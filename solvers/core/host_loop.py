@@ -3,7 +3,9 @@
 `run` and `sample` bring a march, a pytree whose arrays are arguments of the compiled program:
 
     members              static: number of chains, None for a single run without an axis of members
-    advance(carry, n)    the state after step n, counted from 0
+    ahead                static: the number of steps whose random numbers are drawn at once, 1 for none
+    draw(carry, steps)   these numbers, with a leading axis; of the state only the shapes matter
+    advance(carry, n, drawn)    the state after step n, counted from 0; `drawn` is None where nothing is
     see(carry)           what is observed, None for nothing
     healthy(carry)       one truth value per member: is the state finite?
     stacked              arrays of inputs with one row per step, None for none
@@ -101,25 +103,41 @@ def _chunk(
         due = ((tick + 1) * thin % LOOK < thin) | ((tick + 1) % every == 0) | (tick + 1 == last)
         return lax.cond(due, now, lambda x: x, failed)
 
-    def one(i: Array, loop: tuple) -> tuple:
+    def one(i: Array, loop: tuple, drawn: Any) -> tuple:
         carry, failed, rows = loop
         first = (start + i) * thin
-        if thin == 1:
-            carry = march.advance(carry, first)
-        else:
-            # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
-            carry, _ = lax.scan(
-                lambda c, k: (march.advance(c, first + k), None),
-                carry,
-                jnp.arange(thin, dtype=jnp.int32),
-                unroll=2 if thin % 2 == 0 else 1,
-            )
+        carry = march.advance(carry, first, drawn) if thin == 1 else _several(march, carry, first, thin)
         rows = jax.tree.map(lambda r, x: lax.dynamic_update_index_in_dim(r, x, i, 0), rows, march.see(carry))
         return carry, look(start + i, carry, failed), rows
 
+    def block(b: Array, loop: tuple) -> tuple:
+        from_here = b * march.ahead
+        drawn = march.draw(loop[0], start + from_here + jnp.arange(march.ahead, dtype=jnp.int32))
+        upto = jnp.minimum(from_here + march.ahead, count)
+        return lax.fori_loop(
+            from_here, upto, lambda i, loop: one(i, loop, jax.tree.map(lambda x: x[i - from_here], drawn)), loop
+        )
+
     shapes = jax.eval_shape(march.see, carry)
     rows = jax.tree.map(lambda s: jnp.zeros((room, *s.shape), s.dtype), shapes)
-    return lax.fori_loop(0, count, one, (carry, failed, rows))
+    loop = (carry, failed, rows)
+    if thin == 1 and march.ahead > 1:
+        return lax.fori_loop(0, (count + march.ahead - 1) // march.ahead, block, loop)
+    return lax.fori_loop(0, count, lambda i, loop: one(i, loop, None), loop)
+
+
+def _several(march: Any, carry: Any, first: Array, thin: int) -> Any:
+    """The steps of one tick, from number `first` on."""
+    size = max(n for n in range(1, march.ahead + 1) if thin % n == 0) if march.ahead > 1 else thin
+
+    def some(k: Any, carry: Any) -> Any:
+        numbers = first + k * size + jnp.arange(size, dtype=jnp.int32)
+        drawn = march.draw(carry, numbers) if march.ahead > 1 else None
+        # Two steps per turn let the two buffers of a leapfrog step change places without a copy.
+        unroll = 2 if size % 2 == 0 else 1
+        return lax.scan(lambda c, x: (march.advance(c, *x), None), carry, (numbers, drawn), unroll=unroll)[0]
+
+    return some(0, carry) if size == thin else lax.fori_loop(0, thin // size, some, carry)
 
 
 @eqx.filter_jit
@@ -383,7 +401,9 @@ def _called(function: Callable, still: tuple, captured: Any, arrays: Any, args: 
 
 def _one_step(march: Any, carry: Any) -> tuple:
     ready = march.ready()
-    return ready.advance(carry, jnp.zeros((), jnp.int32)), ready.see(carry)
+    first = jnp.zeros((), jnp.int32)
+    drawn = jax.tree.map(lambda x: x[0], ready.draw(carry, first[None])) if ready.ahead > 1 else None
+    return ready.advance(carry, first, drawn), ready.see(carry)
 
 
 def _shapes(march: Any, carry: Any, captured: Any) -> Any:

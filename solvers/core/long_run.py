@@ -182,6 +182,7 @@ class _EquationMarch(eqx.Module):
     observe: Any = None
     stepper: Any = None
     members: None = eqx.field(static=True, default=None)
+    ahead: ClassVar[int] = 1
 
     @property
     def stacked(self) -> Any:
@@ -193,7 +194,7 @@ class _EquationMarch(eqx.Module):
         stepper = make_stepper(self.equation, self.dt)
         return eqx.tree_at(lambda m: m.stepper, self, stepper, is_leaf=lambda x: x is None)
 
-    def advance(self, carry: Any, n: Array) -> Any:
+    def advance(self, carry: Any, n: Array, drawn: None) -> Any:
         if callable(self.inputs):
             return self.stepper.step(carry, self.inputs(self.t0 + n.astype(self.dt.dtype) * self.dt))
         return self.stepper.step(carry, jax.tree.map(lambda x: x[n], self.inputs))
@@ -217,12 +218,13 @@ class _FunctionMarch(eqx.Module):
     function: Callable
     observe: Any = None
     members: None = eqx.field(static=True, default=None)
+    ahead: ClassVar[int] = 1
     stacked: ClassVar[None] = None
 
     def ready(self) -> "_FunctionMarch":
         return self
 
-    def advance(self, carry: Any, n: Array) -> Any:
+    def advance(self, carry: Any, n: Array, drawn: None) -> Any:
         return self.function(carry, n)
 
     def see(self, carry: Any) -> Any:

@@ -1,5 +1,6 @@
 """Draw samples: one door, `sample`, for every kernel."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,9 @@ from .chain_checks import check_start, checked, takes_key, what_to_adapt
 from .diagnostics import Summary, diagnose
 from .parallel import Ensemble, Tally, acceptance_of, finite_chains, report, spread
 from .warmup import warm_up
+
+# Random numbers drawn at once: of so many steps at most, and of so many bytes.
+MOST_AHEAD, ROOM = 64, 1 << 20
 
 
 class Samples(eqx.Module):
@@ -216,7 +220,9 @@ def sample(
         total = warmup + plan.ticks * plan.thin
         kernel, states = warm_up(ensemble, states, warmup, adapt, plan, identity, total)
         ensemble = eqx.tree_at(lambda e: e.kernel, ensemble, kernel)
-    march = _Chains(ensemble, observe, jnp.asarray(warmup, jnp.uint32), members=chains, report=not sinks)
+    offset = jnp.asarray(warmup, jnp.uint32)
+    ahead = _ahead(ensemble, states)
+    march = _Chains(ensemble, observe, offset, members=chains, report=not sinks, ahead=ahead)
     carry = march.enter(states)
     identity |= {"thin": plan.thin, "sinks": shapes(sinks)}
     outcome = drive(march, carry, sinks, plan, identity, before=warmup)
@@ -234,6 +240,7 @@ class _Chains(eqx.Module):
     offset: Array  # steps of the warm-up: the first step has this number
     members: int = eqx.field(static=True)
     report: bool = eqx.field(static=True)
+    ahead: int = eqx.field(static=True)
     stacked: ClassVar[None] = None
 
     def ready(self) -> "_Chains":
@@ -245,8 +252,14 @@ class _Chains(eqx.Module):
         blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), last) if self.report else None
         return {"states": states, "tally": Tally.empty(self.members), "report": blank}
 
-    def advance(self, carry: dict, n: Array) -> dict:
-        states, info = self.ensemble.step(n.astype(jnp.uint32) + self.offset, carry["states"])
+    def draw(self, carry: dict, steps: Array) -> Any:
+        return self.ensemble.draw(steps.astype(jnp.uint32) + self.offset, carry["states"])
+
+    def advance(self, carry: dict, n: Array, drawn: Any) -> dict:
+        if self.ahead > 1:
+            states, info = self.ensemble.move(carry["states"], drawn)
+        else:
+            states, info = self.ensemble.step(n.astype(jnp.uint32) + self.offset, carry["states"])
         told = _told(info) if self.report else None
         return {"states": states, "tally": carry["tally"].add(info), "report": told}
 
@@ -257,6 +270,15 @@ class _Chains(eqx.Module):
 
     def healthy(self, carry: dict) -> Array:
         return finite_chains(carry["states"].position, self.members)
+
+
+def _ahead(ensemble: Ensemble, states: Any) -> int:
+    """Steps whose random numbers are drawn at once: many small draws cost far more than one large one."""
+    if not ensemble.splits():
+        return 1
+    one = shape_of(Ensemble.draw, ensemble, jnp.zeros(1, jnp.uint32), states)
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(one))
+    return max(min(MOST_AHEAD, ROOM // max(size, 1)), 1)
 
 
 def _report(ensemble: Ensemble, states: Any) -> dict[str, Array]:

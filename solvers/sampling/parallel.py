@@ -44,15 +44,33 @@ class Ensemble(eqx.Module):
         """New states and reports of all chains."""
         return self.mapped(lambda kernel, key, state: kernel.step(key, state), self.keys(n), states)
 
+    def splits(self) -> bool:
+        """Whether the random numbers of a step can be drawn before it, as of all kernels of this package."""
+        kernel = self.kernel
+        return all(hasattr(kernel, name) for name in ("target_acceptance", "noise", "move"))
+
+    def draw(self, steps: Array, states: Any) -> Any:
+        """The random numbers of several steps, (steps, chains, ...); of the states only the shapes matter."""
+
+        def one(kernel: Any, keys: Array, state: Any) -> Any:
+            return jax.vmap(lambda key: kernel.noise(key, state))(keys)
+
+        keys = jax.vmap(self.keys, out_axes=1)(steps)
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), self.mapped(one, keys, states))
+
+    def move(self, states: Any, drawn: Any) -> tuple[Any, Any]:
+        """New states and reports of all chains, with random numbers drawn before."""
+        return self.mapped(lambda kernel, noise, state: kernel.move(state, noise), drawn, states)
+
     def keys(self, n: Any) -> Array:
         number = jnp.asarray(n, jnp.uint32)
         return jax.vmap(lambda own: jax.random.fold_in(own, number))(self.own)
 
-    def mapped(self, one: Any, keys: Array, of_chains: Any) -> Any:
+    def mapped(self, one: Any, keys: Any, of_chains: Any) -> Any:
         """`one(kernel, key, x)` of each chain, each device its own chains."""
         arrays, still = eqx.partition(self.kernel, eqx.is_array)
 
-        def local(arrays: Any, keys: Array, of_chains: Any) -> Any:
+        def local(arrays: Any, keys: Any, of_chains: Any) -> Any:
             kernel = eqx.combine(arrays, still)
             return jax.vmap(lambda key, x: one(kernel, key, x))(keys, of_chains)
 

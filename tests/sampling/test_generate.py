@@ -198,7 +198,8 @@ np.testing.assert_array_equal(plain, sv.generate(there[0], noise, jax.random.key
 @pytest.mark.slow
 def test_two_devices_are_one():
     """The same samples to round-off, with measurements of their own, shared out over two devices."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_ENABLE_X64": "1"}
+    several = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    flags = {"XLA_FLAGS": several, "JAX_ENABLE_X64": "1"}
     done = subprocess.run(
         [sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300, env={**os.environ, **flags}
     )
