@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import solvers as sv
-from solvers.pde.periodic_checks import check_grid
+from solvers.core.grid import check_grid
 
 GRID = sv.Grid((12, 12), 2 * np.pi / 12)
 FLOW = sv.PeriodicNavierStokes(GRID, 0.05)
