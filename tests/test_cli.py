@@ -119,6 +119,7 @@ def test_the_page_shows_every_picture_and_escapes_text(tmp_path):
     assert "http" not in text, "the page loads nothing from elsewhere"
 
 
+@pytest.mark.slow
 def test_the_search_recovers_a_part_of_the_model():
     line = survey.survey(60.0, shots=2, seconds=0.9)
     told = []

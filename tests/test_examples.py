@@ -33,7 +33,12 @@ FINDINGS = {
 }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+# Even tiny they take half a minute, so that only `.ci/run` has them.
+LONG = ("03_invert_marmousi", "14_learn_a_vector_field", "16_inpaint_and_condition", "17_exact_likelihood")
+RUNS = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in EXAMPLES]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_example_ends_in_a_picture(path, tmp_path):
     found = program(path).main(size="tiny", out=tmp_path)
     assert path.stem not in FINDINGS or FINDINGS[path.stem](found), found

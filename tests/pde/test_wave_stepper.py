@@ -211,6 +211,7 @@ def test_jacobians_by_columns_and_rows_agree(short):
     np.testing.assert_allclose(forward, reverse, atol=1e-12 * float(jnp.abs(forward).max()))
 
 
+@pytest.mark.slow
 def test_batches_over_sources_equal_a_loop(short):
     problem, p = short
     shots = jnp.stack([p["sources"], p["sources"] + 0.4, p["sources"] * 0.9])
