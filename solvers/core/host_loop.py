@@ -217,7 +217,7 @@ class _Journey:
 
     def largest_chunk(self) -> int:
         """Ticks for which there is room; observations that nobody wants take none."""
-        size = sum(math.prod(s.shape) * s.dtype.itemsize for s in jax.tree.leaves(self.value))
+        size = bytes_of(self.value)
         most = max(ROOM // size, 1) if size else self.plan.ticks
         return min(self.plan.ticks, most, self.plan.chunk or most, self.plan.every if self.has_borders() else most)
 
@@ -375,6 +375,11 @@ class _Journey:
 
 
 # ---- Small things ----
+
+
+def bytes_of(shapes: Any) -> int:
+    """Bytes of arrays of these shapes."""
+    return sum(math.prod(s.shape) * s.dtype.itemsize for s in jax.tree.leaves(shapes))
 
 
 def settled(tree: Any) -> Any:

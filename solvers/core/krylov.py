@@ -165,7 +165,6 @@ def _cycle(matvec: Map, precondition: Map, r: Array, beta: Array, tolerance: Arr
         size: int, batched: Any, held: list, own: list, r: Array, beta: Array, tolerance: Array, most: Array
     ) -> tuple:
         axes = jax.tree.map(lambda b: 0 if b else None, batched)
-
         r, beta, tolerance, most = (
             x if b else jnp.broadcast_to(x, (size, *x.shape))
             for x, b in zip((r, beta, tolerance, most), batched[2:], strict=True)
@@ -201,7 +200,7 @@ def _side_by_side(product: Map, r: Array, beta: Array, tolerance: Array, most: A
         lost = ~(rest > 10 * eps * full)
         rest = jnp.where(lost & jnp.isfinite(rest), 0, rest)
         # What is done goes on as zeros.
-        scale = jnp.where(~s.done & (rest > 0), 1 / jnp.where(rest > 0, rest, 1), 0)
+        scale = jnp.where(rest > 0, 1 / jnp.where(rest > 0, rest, 1), 0)
         basis = s.basis.at[k + 1].set(jnp.where(s.done[:, None], 0, w * scale[:, None]))
         turn, triangle, g, useless = rotate(k, s.turn, s.triangle, s.g, h, rest, full)
         triangle, g = (

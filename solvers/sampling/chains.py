@@ -1,6 +1,5 @@
 """Draw samples: one door, `sample`, for every kernel."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from jaxtyping import Array
 
 from ..core.captured import fingerprint
 from ..core.checks import whole
-from ..core.host_loop import drive, settled, shape_of
+from ..core.host_loop import bytes_of, drive, settled, shape_of
 from ..core.long_run import as_plan, as_sinks, check_observe, describe, observed, shapes
 from ..core.status import SolverError, Status
 from .chain_checks import check_start, checked, takes_key, what_to_adapt
@@ -256,10 +255,10 @@ class _Chains(eqx.Module):
         return self.ensemble.draw(steps.astype(jnp.uint32) + self.offset, carry["states"])
 
     def advance(self, carry: dict, n: Array, drawn: Any) -> dict:
-        if self.ahead > 1:
-            states, info = self.ensemble.move(carry["states"], drawn)
-        else:
+        if drawn is None:
             states, info = self.ensemble.step(n.astype(jnp.uint32) + self.offset, carry["states"])
+        else:
+            states, info = self.ensemble.move(carry["states"], drawn)
         told = _told(info) if self.report else None
         return {"states": states, "tally": carry["tally"].add(info), "report": told}
 
@@ -277,8 +276,7 @@ def _ahead(ensemble: Ensemble, states: Any) -> int:
     if not ensemble.splits():
         return 1
     one = shape_of(Ensemble.draw, ensemble, jnp.zeros(1, jnp.uint32), states)
-    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(one))
-    return max(min(MOST_AHEAD, ROOM // max(size, 1)), 1)
+    return max(min(MOST_AHEAD, ROOM // max(bytes_of(one), 1)), 1)
 
 
 def _report(ensemble: Ensemble, states: Any) -> dict[str, Array]:

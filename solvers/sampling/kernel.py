@@ -8,9 +8,9 @@ A kernel is any object with
 for one chain; chains are `vmap` outside. The kernels of this package are frozen structs and keep three more promises.
 `noise(key, state)` draws all random numbers of a step, of the state it reads nothing but shapes, and
 `move(state, noise)` is the step as a pure function of them: `step(key, state) == move(state, noise(key, state))`, so
-that `sample` draws the numbers of many steps at once. The step size is the array field `step_size`, the
-metric the field `metric`, and no state depends on either: a warm-up may replace both (`equinox.tree_at`) between two
-steps. `target_acceptance` is the acceptance that the step size should be adapted to, None for kernels without
+that `sample` draws the numbers of many steps at once. The step size is the array field `step_size`, the metric the
+field `metric`, and no state depends on either: a warm-up may replace both (`equinox.tree_at`) between two steps.
+`target_acceptance` is the acceptance that the step size should be adapted to, None for kernels without
 Metropolis correction, whose step size decides their bias and is the user's choice. A kernel that evaluates more at the
 start than its state keeps tells it by `at_start(position, key)`: `sample` refuses starts where that is not finite.
 Kernels whose step size is a time, the square root of an overdamped step, say so by `time_step = True`; a kernel with a

@@ -223,6 +223,7 @@ def test_batches_over_sources_equal_a_loop(short):
     one = jax.jit(both)
     singles = [one(p["speed"], s) for s in shots]
     looped = jax.tree.map(lambda *x: jnp.stack(x), *singles)
+    assert_same(jax.jit(jax.vmap(both, (None, 0)))(p["speed"], shots), looped, 1e-12)
     # The sum over shots, differentiated once: the gradient of a shared speed is the sum of gradients.
     total = jax.jit(jax.grad(lambda c: jax.vmap(misfit, (None, 0))(c, shots).sum()))(p["speed"])
     assert_same(total, looped[1][0].sum(0), 1e-12)
