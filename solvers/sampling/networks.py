@@ -298,9 +298,25 @@ class _Convolution(eqx.Module):
         self.bias = jax.random.uniform(two, (after,), minval=-bound, maxval=bound)
 
     def __call__(self, h: Array) -> Array:
-        weight, order = self.weight.astype(h.dtype), ("NHWC", "HWIO", "NHWC")
-        out = lax.conv_general_dilated(h[None], weight, (1, 1), "SAME", dimension_numbers=order)
-        return out[0] + self.bias.astype(h.dtype)
+        weight, bias = self.weight.astype(h.dtype), self.bias.astype(h.dtype)
+        return lax.platform_dependent(h, weight, cpu=_as_product, default=_convolved) + bias
+
+
+def _convolved(h: Array, weight: Array) -> Array:
+    return lax.conv_general_dilated(h[None], weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+
+
+@jax.checkpoint
+def _as_product(h: Array, weight: Array) -> Array:
+    """The same as one matrix product with the shifted images side by side, which the backward pass makes again.
+
+    XLA for CPUs is slow at convolutions in loops: training and generation take a tenth of the time with products.
+    """
+    (rows, columns, _), size = h.shape, weight.shape[0]
+    wide = jnp.pad(h, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    shifts = [wide[i : i + rows, j : j + columns] for i in range(size) for j in range(size)]
+    sides = jnp.concatenate(shifts, axis=-1).reshape(rows * columns, -1)
+    return jnp.dot(sides, weight.reshape(sides.shape[1], -1)).reshape(rows, columns, -1)
 
 
 class _GroupNorm(eqx.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import solvers as sv
-from solvers.sampling.networks import _gathered, _scattered
+from solvers.sampling.networks import _as_product, _convolved, _gathered, _scattered
 
 KEY = jax.random.key(0)
 FACTOR = jnp.array([[1.0, 0.0], [0.8, 0.5]])
@@ -100,6 +100,16 @@ def test_patches_hold_neighbours_and_come_apart_again():
     np.testing.assert_array_equal(_scattered(gathered, 2), image)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_convolution_is_one_product(size):
+    """What runs on processors, against XLA's convolution, with its derivatives."""
+    image, weight = jax.random.normal(KEY, (4, 6, 2)), jax.random.normal(KEY, (size, size, 2, 3))
+    for ours, theirs in zip(*(jax.vjp(f, image, weight) for f in (_as_product, _convolved)), strict=True):
+        if callable(ours):
+            ours, theirs = (f(jnp.cos(jnp.arange(72.0)).reshape(4, 6, 3)) for f in (ours, theirs))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), ours, theirs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "patch"), [((8, 8), 1), ((2, 4, 8), 1), ((8, 8), 2)])
 def test_an_untrained_unet_is_a_gaussian_score(shape, patch):
@@ -159,6 +169,16 @@ def test_a_trained_score_is_close_to_the_true_one():
         float(loss(s, NOISE, DATA, jax.random.key(5))) for s in (true, fit.score, small().bound(NOISE, 0.4, 0.95))
     )
     assert ours - best < 0.1 * (gaussian - best)
+
+
+@pytest.mark.slow
+def test_a_unet_learns_what_no_gaussian_score_tells():
+    """Images that are bright or dark as a whole: most of the loss of the Gaussian score, with which it starts, goes."""
+    images = jnp.ones((200, 4, 4)) * jnp.where(jnp.arange(200) % 2, 1.0, -1.0)[:, None, None]
+    network = sv.ScoreUNet((4, 4), KEY, width=8, resolutions=2)
+    fit = sv.fit_score(network, NOISE, images, KEY, 120, batch=16, learning_rate=0.01, average=0.9, every=120).check()
+    # The true score of these images has 0.05 here.
+    assert fit.validation[-1] < 0.4
 
 
 @pytest.mark.slow
