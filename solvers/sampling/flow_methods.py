@@ -83,7 +83,8 @@ class Ddim(eqx.Module):
     """
 
     steps: int = eqx.field(static=True, default=50)
-    eta: Any = eqx.field(converter=lambda value: as_field(value, "eta", ()), default=0.0)
+    # The number zero stays one, since a method that knows of no noise need not draw it.
+    eta: Any = eqx.field(converter=lambda value: value if _is_zero(value) else as_field(value, "eta", ()), default=0.0)
     rho: float | int = eqx.field(static=True, default=7.0)
 
     def __check_init__(self):
@@ -102,6 +103,8 @@ class Ddim(eqx.Module):
         """One step."""
         now, then = level["now"], level["then"]
         mean = flow.denoise(y, now)
+        if _is_zero(self.eta):
+            return mean + then / now * (y - mean), None
         fresh = self.eta.astype(y.dtype) * then * jnp.sqrt((now - then) * (now + then)) / now
         kept = jnp.sqrt((then - fresh) * (then + fresh))
         return mean + kept / now * (y - mean) + fresh * white(key, y), None
@@ -241,6 +244,11 @@ def pairs(levels: Array) -> dict[str, Array]:
 def white(key: Array, y: Array) -> Array:
     """Standard normal numbers like y."""
     return jax.random.normal(key, y.shape, y.dtype)
+
+
+def _is_zero(value: Any) -> bool:
+    """True for a number that is zero for good, unlike an array."""
+    return is_number(value) and value == 0
 
 
 def is_number(value: Any) -> bool:
