@@ -81,7 +81,9 @@ class ReverseSde(eqx.Module):
 
     On a Gaussian of standard deviation s the variance errs in a step by 2 h^2 k^2 (k^2 - s^2) / (k^2 + s^2) and over
     all levels, with equal h, by nothing of first order: what large levels add, small ones take back. With the variance
-    k^2 as time the errors have one sign and add up to h s^2. Order 2 is Heun's scheme for additive noise, with the linear part integrated exactly; with r = k' / k
+    k^2 as time the errors have one sign and add up to h s^2.
+
+    Order 2 is Heun's scheme for additive noise, with the linear part integrated exactly; with r = k' / k
 
         z  = r^2 y + (1 - r^2) D(y, k) + k' sqrt(1 - r^2) xi
         y' = z + (1 - r^2) (D(z, k') - D(y, k)) / 2.
