@@ -128,6 +128,8 @@ def draw_picture(cases: list[Given], found: list[dict[Key, list[Given]]], path: 
         if case["kind"] == "diffusion":
             ax.axhline(next(iter(methods.values()))[0]["scatter"], color="0.7", linewidth=1, label="standard error")
         ax.set(xlabel="evaluations of the score per sample", ylabel="error", title=title(case))
+        ax.set_xticks(case["evaluations"], case["evaluations"])
+        ax.minorticks_off()
         ax.grid(alpha=0.25)
         ax.legend(frameon=False, fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)

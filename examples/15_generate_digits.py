@@ -25,7 +25,7 @@ SMALL = Path(sv.__file__).parent / "evidence/data/digits.npz"
 LARGE = Path(__file__).resolve().parents[2] / "shared/data/mnist.npz"
 SIZES = {  # data, number of greys, digits held out, network with its sizes, training
     "full": (SMALL, 16, 397, (sv.ScoreMlp, 64, 128, 3, 10), dict(steps=16000, learning_rate=3e-3)),
-    "large": (LARGE, 255, 1000, (sv.ScoreUNet, (28, 28), 32, 2, 10, 2), dict(steps=4000, batch=64)),
+    "large": (LARGE, 255, 1000, (sv.ScoreUNet, (28, 28), 32, 2, 10, 2), dict(steps=3200, batch=64, learning_rate=2e-3)),
     "tiny": (SMALL, 16, 60, (sv.ScoreMlp, 64, 16, 1, 10), dict(steps=4, batch=8)),
 }
 NOISE = sv.VarianceExploding(0.02, 10.0)
