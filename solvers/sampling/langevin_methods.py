@@ -85,8 +85,11 @@ class ReverseSde(eqx.Module):
 
     Order 2 is Heun's scheme for additive noise, with the linear part integrated exactly; with r = k' / k
 
-        z  = r^2 y + (1 - r^2) D(y, k) + k' sqrt(1 - r^2) xi
-        y' = z + (1 - r^2) (D(z, k') - D(y, k)) / 2.
+        z  = r^2 y + (1 - r^2) D(y, k)
+        y' = z + k' sqrt(1 - r^2) xi + (1 - r^2) (D(z + k sqrt(1 - r^2) xi, k') - D(y, k)) / 2.
+
+    The noise within D may be of any level between k and k' without a loss of order. That of k leaves an error of third
+    order in the variance of a Gaussian with equal h, a tenth of what k' leaves at 16 steps.
 
     The orders are weak ones, those of moments and other expectations; the second takes two evaluations per step.
 
@@ -202,9 +205,9 @@ def euler_maruyama(flow: Any, xi: Array, y: Array, now: Array, then: Array) -> A
 def exponential_heun(flow: Any, xi: Array, y: Array, now: Array, then: Array) -> Array:
     """A step of the reverse diffusion of weak order two."""
     share = (now - then) * (now + then) / now**2
-    first = flow.denoise(y, now)
-    guess = y + share * (first - y) + then * jnp.sqrt(share) * xi
-    return guess + share * (flow.denoise(guess, then) - first) / 2
+    first, scale = flow.denoise(y, now), jnp.sqrt(share) * xi
+    mean = y + share * (first - y)
+    return mean + then * scale + share * (flow.denoise(mean + now * scale, then) - first) / 2
 
 
 def below(value: Any, name: str, most: float | int) -> None:
