@@ -2,7 +2,7 @@
 
     python examples/15_generate_digits.py [large | MNIST.npz]
 
-Minutes for scikit-learn's 1797 digits of 8 x 8 pixels (UCI, CC BY 4.0), or 25 for `images` (count, 28, 28) and
+Minutes for scikit-learn's 1797 digits of 8 x 8 pixels (UCI, CC BY 4.0), or 25 in all for `images` (count, 28, 28) and
 `labels` of a file, "large" being ../shared/data/mnist.npz. Compares new digits with some held out, training digits (the
 floor) and Gaussian ones. Writes digits.png, digits.score, digits.classifier into `output`; can resume.
 """
