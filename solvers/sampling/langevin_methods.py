@@ -80,16 +80,16 @@ class ReverseSde(eqx.Module):
         y' = y + 2 h k^2 grad log p(y; k) + sqrt(2 h) k xi,        h = log(k / k'), at most 3/4.
 
     On a Gaussian of standard deviation s the variance errs in a step by 2 h^2 k^2 (k^2 - s^2) / (k^2 + s^2) and over
-    all levels, with equal h, by nothing of first order: what large levels add, small ones take back. With the variance
-    k^2 as time the errors have one sign and add up to h s^2.
+    all levels from infinity to zero, with equal h, by nothing of first order: what large levels add, small ones take
+    back. With the variance k^2 as time the errors have one sign and add up to h s^2.
 
     Order 2 is Heun's scheme for additive noise, with the linear part integrated exactly; with r = k' / k
 
         z  = r^2 y + (1 - r^2) D(y, k)
         y' = z + k' sqrt(1 - r^2) xi + (1 - r^2) (D(z + k sqrt(1 - r^2) xi, k') - D(y, k)) / 2.
 
-    The noise within D may be of any level between k and k' without a loss of order. That of k leaves an error of third
-    order in the variance of a Gaussian with equal h, a tenth of what k' leaves at 16 steps.
+    The noise within D may be of any level between k and k' without a loss of order. With that of k what is left of
+    second order in the variance of a Gaussian cancels in the same way; it is a tenth of what k' leaves at 16 steps.
 
     The orders are weak ones, those of moments and other expectations; the second takes two evaluations per step.
 
