@@ -68,7 +68,7 @@ class Ddim(eqx.Module):
 
     Args:
         steps: number of steps.
-        eta: how much noise is added, from 0 to 1; differentiable.
+        eta: how much noise is added, from 0 to 1; differentiable where it is an array. For the number 0 none is drawn.
         rho: spacing of the levels, as in `Heun`.
 
     Raises:
