@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -101,7 +102,7 @@ def plan(
 
 def _table(run: Arguments, memory: Any) -> Plan:
     budget = _free_memory() // 2 if memory is None else parse_bytes(memory)
-    state_bytes, step_bytes, _ = _costs(run)
+    state_bytes, step_bytes = _costs(run)
     steps, every = run.steps, run.every
     working = WORKING_STATES * (state_bytes + step_bytes)
     # Storing all passes each stretch of steps through a buffer of its own, forwards and backwards.
@@ -135,9 +136,9 @@ def choose(run: Arguments, adjoint: Any, memory: Any) -> Nest:
             )
     if not isinstance(adjoint, (StoreAll, Checkpoint)):
         raise ValueError(f'`adjoint` must be StoreAll(), Checkpoint(levels) or "auto", got {adjoint!r}.')
-    state_bytes, step_bytes, linear = _costs(run)
-    nest = nest_of(adjoint, run.steps, run.every, state_bytes, step_bytes)
-    return Nest(nest.ticks, nest.steps, nest.recompute, refusal, linear)
+    if isinstance(adjoint, StoreAll):
+        return Nest(refusal=refusal, linear=refusal is not None and _is_linear(run))
+    return nest_of(adjoint, run.steps, run.every, *_costs(run))
 
 
 def nest_of(adjoint: Any, steps: int, every: int, state_bytes: float, step_bytes: float) -> Nest:
@@ -152,21 +153,28 @@ def nest_of(adjoint: Any, steps: int, every: int, state_bytes: float, step_bytes
     return Nest(ticks, inner or ((every,) if every > STRETCH else ()), recompute=True)
 
 
-def _costs(run: Arguments) -> tuple[float, float, bool]:
-    """Bytes of a checkpoint, bytes that the derivative of one step keeps, and whether the step is linear.
+def _costs(run: Arguments) -> tuple[float, float]:
+    """Bytes of a checkpoint, and bytes that the derivative of one step keeps."""
+    return _asked(_bytes, run)
 
-    Linear means: a derivative with respect to state and inputs alone keeps nothing.
-    """
+
+def _is_linear(run: Arguments) -> bool:
+    """Whether a derivative with respect to state and inputs alone keeps nothing."""
+    return _asked(_slope_is_constant, run)
+
+
+def _asked(question: Callable, run: Arguments) -> Any:
+    """The answer to a question that a trace of one step answers; found again for the same shapes."""
     moving, still = eqx.partition((run.equation, run.state, run.dt, run.inputs), eqx.is_array_like)
     leaves, tree = jax.tree.flatten(moving)
     shapes = tuple(_shape(x) for x in leaves)
     still_leaves, still_tree = jax.tree.flatten(still)
     try:
-        return _costs_of_shapes(tree, shapes, still_tree, tuple(still_leaves), run.seen)
+        return _answer(question, tree, shapes, still_tree, tuple(still_leaves), run.seen)
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
-        return _costs_of_shapes.__wrapped__(tree, shapes, still_tree, tuple(still_leaves), run.seen)
+        return _answer.__wrapped__(question, tree, shapes, still_tree, tuple(still_leaves), run.seen)
 
 
 def _shape(x: Any) -> tuple:
@@ -174,9 +182,7 @@ def _shape(x: Any) -> tuple:
 
 
 @lru_cache(maxsize=256)
-def _costs_of_shapes(
-    tree: Any, shapes: tuple, still_tree: Any, still_leaves: tuple, seen: Any
-) -> tuple[float, float, bool]:
+def _answer(question: Callable, tree: Any, shapes: tuple, still_tree: Any, still_leaves: tuple, seen: Any) -> Any:
     arrays = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in shapes])
     still = jax.tree.unflatten(still_tree, still_leaves)
 
@@ -187,32 +193,39 @@ def _costs_of_shapes(
         first = jax.tree.map(lambda x: x[0].astype(dtype) if _is_float(x) else x[0], inputs)
         return stepper, stepper.enter(state) if hasattr(stepper, "enter") else state, first
 
+    return question(opened, arrays)
+
+
+def _bytes(opened: Callable, arrays: Any) -> tuple[float, float]:
     def all_of_it(moving: Any) -> tuple:
         stepper, state, first = opened(moving)
         if hasattr(stepper, "taped_step"):
             kept = stepper.taped_step(state, first)[1]
             return state, kept, ()
-        arrays, rest = eqx.partition(stepper, eqx.is_inexact_array)
-        _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), arrays, state)
-        return state, jax.tree.leaves(pull), jax.tree.leaves(eqx.filter((arrays, rest), eqx.is_array))
+        floats, rest = eqx.partition(stepper, eqx.is_inexact_array)
+        _, pull = jax.vjp(lambda a, s: eqx.combine(a, rest).step(s, first), floats, state)
+        return state, jax.tree.leaves(pull), jax.tree.leaves(eqx.filter((floats, rest), eqx.is_array))
 
-    def slope(moving: Any) -> bool:
-        """Whether the derivative of the step with respect to state and inputs is the same wherever they are."""
+    return _kept_bytes(all_of_it, arrays)
+
+
+def _slope_is_constant(opened: Callable, arrays: Any) -> bool:
+    """Whether the derivative of the step with respect to state and inputs is the same wherever they are."""
+    answers = []
+
+    def look(moving: Any) -> None:
         stepper, state, first = opened(moving)
         floats, rest = eqx.partition((state, first), eqx.is_inexact_array)
 
-        def pushed(at: Any, along: Any) -> Any:
-            return jax.jvp(lambda x: eqx.filter(stepper.step(*eqx.combine(x, rest)), eqx.is_inexact_array), at, along)[
-                1
-            ]
+        def function(x: Any) -> Any:
+            return eqx.filter(stepper.step(*eqx.combine(x, rest)), eqx.is_inexact_array)
 
-        jaxpr = jax.make_jaxpr(pushed)((floats,), (floats,)).jaxpr
+        jaxpr = jax.make_jaxpr(lambda at, along: jax.jvp(function, at, along)[1])((floats,), (floats,)).jaxpr
         used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=False)[1]
-        return not any(used[: len(jax.tree.leaves(floats))])
+        answers.append(not any(used[: len(jax.tree.leaves(floats))]))
 
-    linear = []
-    jax.eval_shape(lambda moving: linear.append(slope(moving)), arrays)
-    return *_kept_bytes(all_of_it, arrays), linear[0]
+    jax.eval_shape(look, arrays)
+    return answers[0]
 
 
 def _kept_bytes(residuals: Any, arrays: Any) -> tuple[float, float]:

@@ -131,10 +131,12 @@ class Modes(eqx.Module):
 
     # ---- Transforms
 
+    @eqx.filter_jit
     def to_modes(self, field: Any) -> Array:
         """Coefficients of a field on the nodes of the grid (leading axes are kept); modes above the cut are dropped."""
         return self._analysis(jnp.asarray(field), self.grid.shape)
 
+    @eqx.filter_jit
     def to_field(self, modes: Array) -> Array:
         """The field on the nodes of the grid; the inverse of `to_modes` for fields without modes above the cut."""
         return self._synthesis(modes, self.grid.shape)
@@ -201,11 +203,13 @@ class Modes(eqx.Module):
 
     # ---- Sums over modes
 
+    @eqx.filter_jit
     def inner(self, first: Array, second: Array) -> Array:
         """Mean over the box of the product of two fields, summed over leading axes; exact (Parseval)."""
         weights = self.weights(first.real.dtype)
         return jnp.sum(weights * (first.real * second.real + first.imag * second.imag))
 
+    @eqx.filter_jit
     def spectrum(self, density: Array) -> tuple[Array, Array]:
         """Sum a density over shells of wavenumbers: (k of the shells, density per unit of wavenumber).
 

@@ -98,7 +98,8 @@ def check_gradient(
     along = jax.jit(lambda x, d, h: f(jax.tree.map(lambda a, b: a + h.astype(b.real.dtype) * b, x, d)))
 
     def evaluate(h: float) -> float:
-        return float(along(moving, d, jnp.asarray(h)))
+        # With a dtype: a Python number and NumPy's are two types to the compiler.
+        return float(along(moving, d, jnp.asarray(h, jnp.result_type(float))))
 
     # Steps at which f is not finite are left out by `judge`.
     with np.errstate(all="ignore"):

@@ -28,7 +28,7 @@ class Stage(NamedTuple):
 
 def recovery(folder: Path, quick: bool) -> Chapter:
     """Minimise the misfit of all shots over the speed, low frequencies first."""
-    line = survey(40.0, 5, 1.6) if quick else survey(20.0, 8, 1.8)
+    line = survey(40.0, 5, 1.6) if quick else survey(25.0, 8, 1.8)
     frequencies, iterations = ((2.5, 4.0), 6) if quick else ((3.0, 5.0, 8.0), 8)
     with progress("recovery", len(frequencies) * iterations, lines=10) as step:
         stages = search(line, frequencies, iterations, step)

@@ -67,7 +67,11 @@ def samples_and_their_worth(folder: Path, quick: bool) -> Chapter:
 def _draw(steps: int, checkpoint: Path | None = None) -> Samples:
     starts = jnp.array([[-8.0, 2.0], [8.0, 2.0], [0.0, -4.0], [0.0, 4.0]])
     kernel = Mala(banana, step=0.3)
-    return sample(kernel, jax.random.key(4), starts, steps=steps, warmup=500, checkpoint=checkpoint).check()
+    # Chunks of one size, so that all runs share one compiled program.
+    run = sample(
+        kernel, jax.random.key(4), starts, steps=steps, warmup=500, checkpoint=checkpoint, chunk=1000, every=1000
+    )
+    return run.check()
 
 
 def _pictures(folder: Path, found: Samples) -> None:

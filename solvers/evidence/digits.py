@@ -10,6 +10,7 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +50,8 @@ def scanned() -> Digits:
 
 def learned_score() -> Any:
     """The score, in single precision; its noise is `.preconditioning.noise`."""
-    network = load(FOLDER / "digits.score", ScoreMlp(64, jax.random.key(0), 128, 3, classes=10))
+    shape = eqx.filter_eval_shape(ScoreMlp, 64, jax.random.key(0), 128, 3, classes=10)
+    network = load(FOLDER / "digits.score", shape)
     return jax.tree.map(lambda x: x.astype(jnp.float32) if isinstance(x, jax.Array) else x, network)
 
 

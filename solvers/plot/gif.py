@@ -36,12 +36,14 @@ def write_gif(path: Path, figure: Any, draw: Callable[[int], None], count: int, 
     # The layout of the first frame serves all: nothing but the field and the time changes.
     figure.set_layout_engine("none")
     # One palette for all frames, from some of them and the colour map: with one each the colours would flicker.
-    some = [np.asarray(render(k)) for k in {count * j // 8 for j in range(8)}]
-    palette = Image.fromarray(np.vstack([*some, palette_sample(some[0].shape)])).quantize(256)
+    some = {k: render(k) for k in sorted({count * j // 8 for j in range(8)})}
+    pixels = [np.asarray(picture) for picture in some.values()]
+    palette = Image.fromarray(np.vstack([*pixels, palette_sample(pixels[0].shape)])).quantize(256)
     chosen = np.reshape(palette.getpalette() or [], (-1, 3))
     # White paper stays white.
     palette.putpalette(np.where(chosen.min(axis=1, keepdims=True) > 245, 255, chosen).ravel().tolist())
-    pictures = [render(k).quantize(palette=palette, dither=Image.Dither.NONE) for k in range(count)]
+    frames = (some[k] if k in some else render(k) for k in range(count))
+    pictures = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     # The figure may be the user's, with a window and a layout of its own.
     figure.set_canvas(own[0])
     figure.set_layout_engine(own[1] if own[1] is not None else "none")

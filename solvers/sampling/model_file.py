@@ -52,8 +52,9 @@ def load(path: str | Path, like: Any) -> Any:
 
     Args:
         path: the file.
-        like: a score of the same kind and sizes, such as a new network; its values do not matter. The noise and the
-            moments of the data that a network was trained for come from the file.
+        like: a score of the same kind and sizes, such as a new network; its values do not matter, so that
+            `equinox.filter_eval_shape` of its constructor is enough. The noise and the moments of the data that a
+            network was trained for come from the file.
 
     Returns:
         `like` with the arrays of the file.
@@ -87,12 +88,16 @@ def load(path: str | Path, like: Any) -> Any:
             f"{list(mine[name].shape)} in `like`."
         )
     return jax.tree_util.tree_map_with_path(
-        lambda place, x: jnp.asarray(arrays[jax.tree_util.keystr(place)]) if eqx.is_array(x) else x, like
+        lambda place, x: jnp.asarray(arrays[jax.tree_util.keystr(place)]) if _is_array(x) else x, like
     )
 
 
+def _is_array(x: Any) -> bool:
+    return eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
+
+
 def _named(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, _is_array))
     return {jax.tree_util.keystr(path): x for path, x in leaves}
 
 
