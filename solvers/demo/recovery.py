@@ -29,7 +29,7 @@ class Stage(NamedTuple):
 def recovery(folder: Path, quick: bool) -> Chapter:
     """Minimise the misfit of all shots over the speed, low frequencies first."""
     line = survey(40.0, 5, 1.6) if quick else survey(25.0, 8, 1.8)
-    frequencies, iterations = ((2.5, 4.0), 6) if quick else ((3.0, 5.0, 8.0), 8)
+    frequencies, iterations = ((2.5, 4.0), 6) if quick else ((3.0, 5.0, 8.0), 7)
     with progress("recovery", len(frequencies) * iterations, lines=10) as step:
         stages = search(line, frequencies, iterations, step)
     found = stages[-1].model
@@ -88,7 +88,8 @@ def descend(
 
     free = line.below_water()
     # The unknown is the change of speed in units that grow with depth, where waves are weak and gradients small.
-    unit = (100.0 * (0.3 + line.grid.axes()[0] / line.grid.extent[0][1])[:, None] * np.ones(line.grid.shape))[free]
+    # They are so large that SciPy's first step, of length one at most, is worth its evaluation.
+    unit = (2000.0 * (0.3 + line.grid.axes()[0] / line.grid.extent[0][1])[:, None] * np.ones(line.grid.shape))[free]
     first = float(evaluate(base.astype(np.float32))[0])
     misfits = [first]
 
