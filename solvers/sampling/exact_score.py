@@ -89,6 +89,8 @@ class MixtureScore(eqx.Module):
 
     def _parts(self, x: Array, sigma: Any) -> tuple[Array, Array, Array, Array]:
         """Per component: log of weight times density; coordinates and variances along its axes; the axes."""
+        if x.size != self.means.shape[1]:
+            raise ValueError(f"A sample must have {self.means.shape[1]} numbers, as the means have; got {x.shape}.")
         means, axes, variances, logs = (
             a.astype(x.dtype) for a in (self.means, self.axes, self.variances, self.log_weights)
         )

@@ -351,6 +351,7 @@ def test_what_is_wrong_is_said_at_the_door():
         (lambda: sv.ProbabilityFlow(rtol=-1.0), "rtol"),
         (lambda: sv.MixtureScore(MEANS, COVARIANCES[0], VE), "shape"),
         (lambda: sv.MixtureScore(MEAN, -COVARIANCE, VE), "positive"),
+        (lambda: sv.generate(sv.MixtureScore(jnp.zeros(2), 1.0, VE), VE, KEY, shape=(4, 3)), "2 numbers"),
     ]:
         with pytest.raises(ValueError, match=word):
             build()
