@@ -47,6 +47,9 @@ def minus(a, b):
     [
         ("rk3", jnp.float32, 5e-6),
         ("rk3", jnp.float64, 1e-12),
+        pytest.param("etdrk2", jnp.float32, 5e-6, marks=pytest.mark.slow),
+        pytest.param("etdrk2", jnp.float64, 1e-12, marks=pytest.mark.slow),
+        pytest.param("etdrk4", jnp.float32, 5e-6, marks=pytest.mark.slow),
         pytest.param("etdrk4", jnp.float64, 1e-12, marks=pytest.mark.slow),
     ],
 )
