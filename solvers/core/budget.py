@@ -141,10 +141,8 @@ def choose(run: Arguments, adjoint: Any, memory: Any) -> Nest:
     return nest_of(adjoint, run.steps, run.every, *_costs(run))
 
 
-def nest_of(adjoint: Any, steps: int, every: int, state_bytes: float, step_bytes: float) -> Nest:
-    """Segment lengths of a strategy."""
-    if isinstance(adjoint, StoreAll):
-        return Nest()
+def nest_of(adjoint: Checkpoint, steps: int, every: int, state_bytes: float, step_bytes: float) -> Nest:
+    """Segment lengths of checkpoints."""
     levels = adjoint.levels or 2
     sizes = segment_sizes(steps, levels, step_bytes, state_bytes)
     # Segments longer than an observation interval are whole numbers of intervals; the others lie inside one.

@@ -129,7 +129,7 @@ class Modes(eqx.Module):
         last = self.shape[-1]
         return np.where(np.arange(last) == 0, 1, 2 if self.real else 1).astype(dtype)
 
-    # ---- Transforms
+    # ---- Transforms. What is called from outside of `jit` is one program, not one for each of its operations.
 
     @eqx.filter_jit
     def to_modes(self, field: Any) -> Array:

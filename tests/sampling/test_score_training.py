@@ -196,6 +196,7 @@ def test_a_score_comes_back_from_its_file(tmp_path):
     network = small().bound(sv.SubVariancePreserving(0.2, 15.0), jnp.asarray(0.4), jnp.asarray(1.7))
     sv.save(tmp_path / "score", network)
     assert eqx.tree_equal(sv.load(tmp_path / "score", small(jax.random.key(9))), network)
+    assert eqx.tree_equal(sv.load(tmp_path / "score", eqx.filter_eval_shape(small, jax.random.key(9))), network)
     for other, word in [
         (sv.ScoreMlp(1, KEY, width=8, depth=1), "other sizes"),
         (sv.ScoreMlp(1, KEY, width=16, depth=2), "another structure"),
